@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The story of the product, one verb per file."""
