@@ -21,6 +21,8 @@ HIGHEST_PORT = 65535
 _MAIL_ADDRESS = re.compile(r"[^@\s<>\x00-\x1f]+@[^@\s<>\x00-\x1f]+")
 _NAMED_ADDRESS = re.compile(r"[^<>\x00-\x1f]*<(?P<address>[^<>]+)>")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
+# A file, or a socket that the path or the query names.
+_MAY_LACK_HOST = frozenset({"unix", "sqlite"})
 _YES = frozenset({"1", "true", "yes", "on"})
 _NO = frozenset({"0", "false", "no", "off"})
 
@@ -129,7 +131,7 @@ def url(*schemes: str, path: bool = True) -> Kind:
             raise ValueError("is not a URL") from error
         if parts.scheme not in schemes:
             raise ValueError("does not begin with an allowed scheme")
-        if not parts.hostname and parts.scheme not in {"unix", "sqlite"}:
+        if not parts.hostname and parts.scheme not in _MAY_LACK_HOST and "host=" not in parts.query:
             raise ValueError("names no host")
         if not path and (parts.path.strip("/") or parts.query or parts.fragment or parts.username):
             raise ValueError("must be scheme, host and port only")
