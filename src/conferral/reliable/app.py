@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: Apache-2.0
+"""make_celery(): a Celery application with safe defaults, each with its reason beside it.
+
+What a worker needs of the database is built once per process and after fork (`Process`);
+what a queue needs of the database is done by the dispatcher, in workers that do not fork.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from celery import Celery, bootsteps, signals
+from celery.exceptions import Ignore
+from kombu import Exchange, Queue
+
+from conferral.reliable.bell import UNREACHABLE
+from conferral.reliable.context import Context
+from conferral.reliable.dispatcher import Dispatcher
+from conferral.reliable.errors import RoutingError
+from conferral.reliable.holding import Holding, Presence
+from conferral.reliable.owner import this_process
+from conferral.reliable.routing import Pool, Routing, check
+from conferral.reliable.tables import FAILURE, RETRY
+from conferral.reliable.task import MAX_BUNDLE, Executor, Task
+
+log = logging.getLogger(__name__)
+
+# Early redelivery is refused by the claim; a long one only delays what a killed worker held.
+VISIBILITY_TIMEOUT_SECONDS = 60
+RESULT_EXPIRES_SECONDS = 3_600  # a convenience for AsyncResult; the row is the truth
+SOCKET_SECONDS = 5.0
+ALIVE_SECONDS = 5.0
+ALIVE_DIRECTORY_VARIABLE = "CONFERRAL_ALIVE_DIRECTORY"
+
+
+def make_celery(
+    name: str,
+    *,
+    broker_url: str,
+    result_url: str,
+    routing: Routing,
+    schedule: Mapping[str, Any] | None = None,
+    socket_seconds: float = SOCKET_SECONDS,
+) -> Celery:
+    """Return a configured application that declares exactly the queues of `routing`.
+
+    Args:
+        name: the application's name, shown by monitors.
+        broker_url: Redis/Valkey, database 0 by convention.
+        result_url: Redis/Valkey, another database or another server.
+        routing: queues, routes and pools.
+        schedule: Beat entries, as Celery's `beat_schedule`.
+        socket_seconds: how long one exchange with Redis may take; a web process that only
+            publishes passes a fraction of a second.
+    """
+    app = Celery(name, set_as_current=False)
+    redis = {
+        "visibility_timeout": VISIBILITY_TIMEOUT_SECONDS,
+        "socket_timeout": socket_seconds,  # a half-open connection hangs a publish for ever
+        "socket_connect_timeout": socket_seconds,
+        "socket_keepalive": True,
+        "health_check_interval": 25,
+        "max_retries": 1,  # of a publish: the dispatcher rings again, nobody waits for Redis
+        "interval_start": 0,
+        "interval_step": 0,
+        "interval_max": 0,
+    }
+    is_redis = broker_url.startswith(("redis", "sentinel", "unix"))
+    app.conf.update(
+        broker_url=broker_url,
+        result_backend=result_url,
+        # Kombu's default sweep for lost messages runs every 100 s behind a mutex of 300 s.
+        broker_transport_options=(
+            redis | {"unacked_restore_interval": 1, "unacked_restore_throttle": 1} if is_redis else {}
+        ),
+        result_backend_transport_options={"visibility_timeout": VISIBILITY_TIMEOUT_SECONDS},
+        visibility_timeout=VISIBILITY_TIMEOUT_SECONDS,  # one missed place leaves 3,600 s
+        redis_socket_timeout=socket_seconds,
+        redis_socket_connect_timeout=socket_seconds,
+        redis_socket_keepalive=True,
+        redis_backend_health_check_interval=25,
+        result_backend_always_retry=False,
+        result_backend_max_retries=0,  # showing a result is best effort
+        broker_connection_retry_on_startup=True,  # Redis may come later than we do
+        broker_connection_max_retries=None,  # and may go for as long as it likes
+        worker_cancel_long_running_tasks_on_connection_loss=False,  # the lease decides, not a socket
+        accept_content=["json"],  # pickle in a broker is remote code execution
+        task_serializer="json",
+        result_serializer="json",
+        timezone="UTC",
+        enable_utc=True,
+        task_acks_late=True,  # with the next line: a dead child's message comes back
+        task_reject_on_worker_lost=True,
+        worker_prefetch_multiplier=1,  # a slot takes what it executes, nothing more
+        task_track_started=True,
+        task_ignore_result=True,  # a stored result costs 30 to 70 % more CPU a task
+        result_expires=RESULT_EXPIRES_SECONDS,
+        task_queues=[Queue(queue, Exchange(queue), routing_key=queue) for queue in routing.queues],
+        task_create_missing_queues=False,  # an unrouted task is an error, not a queue nobody reads
+        task_default_queue="default" if "default" in routing.queues else routing.queues[0],
+        task_publish_retry=False,
+        worker_send_task_events=True,  # Flower
+        task_send_sent_event=False,  # one message more a task, and nobody reads it
+        worker_hijack_root_logger=False,
+        worker_max_tasks_per_child=5_000,  # native libraries leak slowly; a fork is cheap
+        worker_max_memory_per_child=400_000,  # KiB
+        beat_schedule=dict(schedule or {}),
+        beat_max_loop_interval=1,
+    )
+    return app
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """What one worker process has, built at first use after fork."""
+
+    context: Context
+    holding: Holding
+    executor: Executor
+
+
+@dataclass(slots=True)
+class _Bound:
+    """What `bind` attached to an application."""
+
+    routing: Routing
+    tasks: Mapping[str, Task]
+    make_context: Callable[[], Context]
+    process: Process | None = None
+    pid: int = 0
+
+
+_BOUND = "conferral_bound"
+
+
+def bind(
+    app: Celery, tasks: Mapping[str, Task], routing: Routing, make_context: Callable[[], Context]
+) -> None:
+    """Register declared tasks with an application and prove that all of them will be executed.
+
+    Raises:
+        RoutingError: a task, queue or schedule entry leads nowhere; the text says which.
+    """
+    schedule = {name: entry["task"] for name, entry in app.conf.beat_schedule.items()}
+    check(routing, tasks, schedule)
+    setattr(app, _BOUND, _Bound(routing, dict(tasks), make_context))
+    for declared in tasks.values():
+        register = app.task(name=declared.name, bind=True, ignore_result=True)
+        register(_celery_function(app, declared.name))
+
+
+def process_of(app: Celery) -> Process:
+    """Return this process's database, heartbeat and executor; a forked child gets its own."""
+    bound: _Bound = getattr(app, _BOUND)
+    if bound.process is None or bound.pid != os.getpid():
+        context = bound.make_context()
+        holding = Holding(context)
+        bound.process = Process(context, holding, Executor(context, bound.tasks, holding))
+        bound.pid = os.getpid()
+    return bound.process
+
+
+def install_worker(app: Celery, pool: Pool) -> None:
+    """Make the coming `celery worker` of this process serve `pool`.
+
+    Prefork: each child starts its own heartbeat. Threads: the one process does, and it also
+    runs a dispatcher. Every main process touches an alive file from its consumer's timer.
+    """
+    bound: _Bound = getattr(app, _BOUND)
+    if pool not in bound.routing.pools:
+        raise RoutingError(f"pool {pool.name} is not part of the routing")
+    app.steps["worker"].add(_AliveFile)
+    if pool.forks:
+        signals.worker_process_init.connect(
+            lambda **_: _start_heartbeat(app, pool, slots=1), weak=False, dispatch_uid=f"beat-{pool.name}"
+        )
+    else:
+        app.steps["worker"].add(_DispatcherStep)
+        signals.worker_init.connect(
+            lambda **_: _start_heartbeat(app, pool, slots=pool.slots),
+            weak=False,
+            dispatch_uid=f"beat-{pool.name}",
+        )
+
+
+def node_name(pool: str) -> str:
+    """Return the node's full name, as Celery and Flower show it."""
+    return f"{pool}@{os.uname().nodename}"
+
+
+def _start_heartbeat(app: Celery, pool: Pool, slots: int) -> None:
+    presence = Presence(node_name(pool.name), pool.name, (pool.queue,), slots)
+    process_of(app).holding.start(presence)
+
+
+def _celery_function(app: Celery, name: str) -> Callable[..., Any]:
+    def execute(self: Any, run_ids: Sequence[str]) -> str:
+        if not _is_ring(run_ids):
+            log.error("ring_malformed", extra={"task": name, "code": "ring_malformed"})
+            raise Ignore
+        executed = process_of(app).executor.execute(name, run_ids)
+        if not executed:
+            raise Ignore  # done already, or somebody else has it
+        if len(run_ids) == 1 and executed[0].outcome in (RETRY, FAILURE):
+            _tell_monitors(self, executed[0].outcome)
+            raise Ignore
+        return ",".join(f"{run.outcome}" for run in executed)
+
+    execute.__name__ = name.rpartition(".")[2]
+    return execute
+
+
+def _is_ring(run_ids: Any) -> bool:
+    return (
+        isinstance(run_ids, list)
+        and 0 < len(run_ids) <= MAX_BUNDLE
+        and all(isinstance(run_id, str) for run_id in run_ids)
+    )
+
+
+def _tell_monitors(task: Any, outcome: str) -> None:
+    """Let Flower say retried or failed; the row has said it already."""
+    event = "task-retried" if outcome == RETRY else "task-failed"
+    try:
+        task.send_event(event, retry=False, exception=outcome, traceback="")
+    except UNREACHABLE as error:
+        log.debug("monitor_not_told", extra={"code": type(error).__name__})
+
+
+class _DispatcherStep(bootsteps.StartStopStep):
+    """Runs the dispatcher as long as the worker runs."""
+
+    def __init__(self, parent: Any, **kwargs: Any) -> None:
+        super().__init__(parent, **kwargs)
+        self._dispatcher: Dispatcher | None = None
+
+    def start(self, parent: Any) -> None:
+        bound: _Bound = getattr(parent.app, _BOUND)
+        holder = f"{parent.hostname} {this_process()}"
+        self._dispatcher = Dispatcher(parent.app, process_of(parent.app).context, bound.tasks, holder)
+        self._dispatcher.start()
+
+    def stop(self, parent: Any) -> None:
+        del parent
+        if self._dispatcher is not None:
+            self._dispatcher.stop()
+
+
+class _AliveFile(bootsteps.StartStopStep):
+    """Touches `<node>.alive` from the consumer's own timer: a deaf worker stops touching it."""
+
+    requires = ("celery.worker.components:Timer",)
+
+    def start(self, parent: Any) -> None:
+        directory = os.environ.get(ALIVE_DIRECTORY_VARIABLE)
+        if not directory:
+            return
+        path = Path(directory) / f"{parent.hostname}.alive"
+        path.touch()
+        parent.timer.call_repeatedly(ALIVE_SECONDS, _touch, (path,))
+
+
+def _touch(path: Path) -> None:
+    os.utime(path, (time.time(), time.time()))

@@ -1,0 +1,314 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The life of a run; every transition is one conditional statement that moves exactly one row.
+
+The statement's condition is the fence: a worker that slept past its lease moves nothing, gets
+`LeaseLost`, and its whole transaction is undone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+from sqlalchemy import bindparam, insert, literal, select, text, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from conferral.reliable.crash_points import crash_point
+from conferral.reliable.errors import LeaseLost, Retryable, RunError
+from conferral.reliable.outbox import Shown, outbox_of, terms_of
+from conferral.reliable.promises import INTERACTIVE
+from conferral.reliable.tables import (
+    CLAIMABLE,
+    FAILURE,
+    PENDING,
+    RETRY,
+    REVOKED,
+    STARTED,
+    SUCCESS,
+    WAITING,
+    attempts,
+    runs,
+)
+
+UNLEASED: Mapping[str, Any] = {"lease_owner": None, "lease_until": None, "rung_at": None}
+MAX_DETAIL = 500  # characters of an explanation that are kept
+
+
+@dataclass(slots=True)
+class Run:
+    """One claimed execution: what it is for, and the fence that proves it is still ours.
+
+    Attributes:
+        id: UUIDv7, also Celery's task id.
+        attempt: the fencing number; it only grows.
+        spent: attempts charged to the policy, this one included.
+        claimed_at: aware UTC.
+        outcome: the state this attempt moved the run to, once it did.
+    """
+
+    id: str
+    task: str
+    args: Sequence[str]
+    subject: str | None
+    tenant: str
+    priority: int
+    group_key: str | None
+    coalesce_key: str | None
+    attempt: int
+    spent: int
+    owner: str
+    claimed_at: datetime
+    lease_left: Any = None  # () -> seconds; set by the worker that holds the lease
+    let_go: Any = None  # () -> None; stops renewing the lease
+    outcome: str | None = None
+    result: Any = None
+    successor: Run | None = field(default=None, repr=False)
+
+    def settle(self, session: Session, result: Any = None, *, evidence: Any = None) -> None:
+        """Record SUCCESS in the caller's transaction; raises LeaseLost if the fence is down."""
+        now = terms_of(session).now()
+        _move(session, self, SUCCESS, result=result, finished_at=now, error_code=None, error_detail=None)
+        _record(session, self, "success", now, evidence=evidence)
+        _start_successor(session, self, now)
+        self.result = result
+        _show(session, self, SUCCESS, result)
+
+    def wait(self, session: Session, waiting_for: str, *, evidence: Any = None) -> None:
+        """Give the slot back until somebody brings what is missing; raises LeaseLost.
+
+        The attempt has done its part, so it ends as a success; `wake` ends the run.
+        """
+        now = terms_of(session).now()
+        _move(session, self, WAITING, waiting_for=waiting_for)
+        _record(session, self, "success", now, evidence=evidence)
+        _start_successor(session, self, now)
+
+    def check_lease(self, seconds: float) -> None:
+        """Raise Retryable when less than `seconds` of the lease are left; asks memory only."""
+        if self.lease_left is not None and self.lease_left() < seconds:
+            raise Retryable("internal", "the lease is about to end; nothing was sent")
+
+    def abandon(self) -> None:
+        """Stop as a crashed worker would: nothing is recorded, the lease runs out."""
+        if self.let_go is not None:
+            self.let_go()
+        raise LeaseLost(f"run {self.id} was abandoned on purpose")
+
+
+def claim(session: Session, run_ids: Sequence[str], *, owner: str, lease_seconds: float) -> list[Run]:
+    """Take what is due among `run_ids`; return the runs that are now ours, in the given order.
+
+    Several ids are a bundle: it takes only runs that were never claimed before, so that a
+    troublesome one is always executed alone. Nothing returned means somebody else has it.
+    """
+    now = terms_of(session).now()
+    alone = len(run_ids) == 1
+    due = (CLAIMABLE,) if alone else (text("state = 'PENDING' AND attempt = 0"),)
+    taken = session.execute(
+        update(runs)
+        .where(runs.c.id.in_(run_ids), *due, runs.c.due_at <= now)
+        .values(
+            state=STARTED,
+            attempt=runs.c.attempt + 1,
+            spent=runs.c.spent + 1,
+            lease_owner=owner,
+            lease_until=now + timedelta(seconds=lease_seconds),
+            rung_at=None,
+            started_at=literal(now, runs.c.started_at.type) if alone else None,
+        )
+        .returning(*_CLAIMED)
+    ).mappings()
+    claimed = {row["id"]: Run(**row, owner=owner, claimed_at=now) for row in taken}
+    ours = [claimed[run_id] for run_id in run_ids if run_id in claimed]
+    for run, following in pairwise(ours):
+        run.successor = following
+    if ours and not alone:
+        session.execute(update(runs).where(runs.c.id == ours[0].id).values(started_at=now))
+    return ours
+
+
+_CLAIMED = (
+    runs.c.id,
+    runs.c.task,
+    runs.c.args,
+    runs.c.subject,
+    runs.c.tenant,
+    runs.c.priority,
+    runs.c.group_key,
+    runs.c.coalesce_key,
+    runs.c.attempt,
+    runs.c.spent,
+)
+
+
+def retry(session: Session, run: Run, error: RunError, *, outcome: str, delay_seconds: float) -> None:
+    """Make the run due again after `delay_seconds`, keeping the reason; raises LeaseLost.
+
+    `outcome` is the attempt's: `retry`, `ambiguous`, or `snoozed` (which spends no attempt).
+    """
+    now = terms_of(session).now()
+    code, detail = error.code, error.detail[:MAX_DETAIL]
+    snoozed = outcome == "snoozed"
+    values = {
+        "due_at": now + timedelta(seconds=delay_seconds),
+        "spent": run.spent - 1 if snoozed else run.spent,
+        "error_code": code,
+        "error_detail": detail,
+    }
+    _due_again(session, run, now, values)
+    _record(session, run, outcome, now, error_code=code, error_detail=detail, evidence=error.evidence or None)
+    _start_successor(session, run, now)
+    _show(session, run, RETRY, code)
+
+
+def park(session: Session, run: Run, error: RunError) -> None:
+    """End the run as a dead letter, with its reason; raises LeaseLost."""
+    now = terms_of(session).now()
+    code, detail = error.code, error.detail[:MAX_DETAIL]
+    _move(session, run, FAILURE, finished_at=now, error_code=code, error_detail=detail)
+    _record(
+        session, run, "failure", now, error_code=code, error_detail=detail, evidence=error.evidence or None
+    )
+    _start_successor(session, run, now)
+    _show(session, run, FAILURE, code)
+
+
+def give_back(session: Session, given: Sequence[Run]) -> None:
+    """Return the runs of a bundle that were not begun; they spend nothing and ring alone."""
+    now = terms_of(session).now()
+    for run in given:
+        _move(session, run, PENDING, spent=run.spent - 1, started_at=None)
+        _record(session, run, "snoozed", now, error_code="given_back")
+
+
+def wake(session: Session, results: Mapping[str, Any]) -> set[str]:
+    """End waiting runs as SUCCESS; `results` maps run id to result. Return those that waited."""
+    if not results:
+        return set()
+    now = terms_of(session).now()
+    waiting = session.execute(
+        select(runs.c.id, runs.c.priority).where(runs.c.id.in_(results), runs.c.state == WAITING)
+    ).all()
+    if not waiting:
+        return set()
+    session.execute(
+        update(runs)
+        .where(runs.c.id == bindparam("run_id"), runs.c.state == WAITING)
+        .values(state=SUCCESS, result=bindparam("outcome"), waiting_for=None, finished_at=now),
+        [{"run_id": run_id, "outcome": results[run_id]} for run_id, _ in waiting],
+    )
+    shown = outbox_of(session).shown
+    shown += [Shown(run_id, SUCCESS, results[run_id]) for run_id, level in waiting if level == INTERACTIVE]
+    return {run_id for run_id, _ in waiting}
+
+
+def cancel(session: Session, run_id: str) -> bool:
+    """End a run that has not begun, or waits, as REVOKED; False when it is too late.
+
+    A STARTED run is left alone: its effect may be out already, and it records it.
+    """
+    now = terms_of(session).now()
+    moved = session.execute(
+        update(runs)
+        .where(runs.c.id == run_id, runs.c.state.in_((PENDING, RETRY, WAITING)))
+        .values(
+            state=REVOKED,
+            **UNLEASED,
+            waiting_for=None,
+            finished_at=now,
+            error_code="cancelled",
+            error_detail="a person cancelled it before it began",
+        )
+    )
+    return bool(moved.rowcount == 1)  # type: ignore[attr-defined]  # CursorResult, by construction
+
+
+def defer(session: Session, bundle_key: str, until: datetime, code: str) -> int:
+    """Move all unclaimed runs of one destination to `until`; return how many. No attempt is written.
+
+    A destination known to be down costs one statement, not one claim for each waiting run.
+    """
+    moved = session.execute(
+        update(runs)
+        .where(runs.c.bundle_key == bundle_key, CLAIMABLE, runs.c.due_at < until)
+        .values(due_at=until, rung_at=None, error_code=code)
+    )
+    return int(moved.rowcount)  # type: ignore[attr-defined]  # CursorResult, by construction
+
+
+def unring(session: Session, run_ids: Sequence[str]) -> None:
+    """Take back the mark that a bell was rung, for bells that certainly or perhaps were not."""
+    session.execute(update(runs).where(runs.c.id.in_(run_ids), CLAIMABLE).values(rung_at=None))
+
+
+def record_attempt(session: Session, **values: Any) -> None:
+    """Write one row of history."""
+    session.execute(insert(attempts).values(**values))
+
+
+def _due_again(session: Session, run: Run, now: datetime, values: Mapping[str, Any]) -> None:
+    """Move to RETRY; a coalesced run whose successor already waits is merged into it."""
+    if run.coalesce_key is None:
+        _move(session, run, RETRY, **values)
+        return
+    try:
+        with session.begin_nested():
+            _move(session, run, RETRY, **values)
+    except IntegrityError:
+        result = {"merged_into": successor_of(session, run.coalesce_key)}
+        _move(session, run, SUCCESS, result=result, finished_at=now)
+
+
+def successor_of(session: Session, coalesce_key: str) -> str | None:
+    """Return the unclaimed run that holds a coalescing key, if there is one."""
+    found: str | None = session.execute(
+        select(runs.c.id).where(runs.c.coalesce_key == coalesce_key, CLAIMABLE)
+    ).scalar_one_or_none()
+    return found
+
+
+def _move(session: Session, run: Run, state: str, **values: Any) -> None:
+    crash_point("settle.before_commit")
+    moved = session.execute(
+        update(runs)
+        .where(runs.c.id == run.id, runs.c.state == STARTED, runs.c.attempt == run.attempt)
+        .values(state=state, **UNLEASED, **values)
+    )
+    if moved.rowcount != 1:  # type: ignore[attr-defined]  # CursorResult, by construction
+        raise LeaseLost(f"run {run.id}, attempt {run.attempt}: the lease is somebody else's")
+    run.outcome = state
+
+
+def _record(session: Session, run: Run, outcome: str, now: datetime, **values: Any) -> None:
+    record_attempt(
+        session,
+        run_id=run.id,
+        number=run.attempt,
+        owner=run.owner,
+        started_at=run.claimed_at,
+        finished_at=now,
+        outcome=outcome,
+        **values,
+    )
+
+
+def _start_successor(session: Session, run: Run, now: datetime) -> None:
+    # Of a bundle only the run that had begun is charged when the process dies.
+    following = run.successor
+    if following is None:
+        return
+    following.claimed_at = now
+    session.execute(
+        update(runs)
+        .where(runs.c.id == following.id, runs.c.state == STARTED, runs.c.attempt == following.attempt)
+        .values(started_at=now)
+    )
+
+
+def _show(session: Session, run: Run, state: str, result: Any) -> None:
+    if run.priority == INTERACTIVE:
+        outbox_of(session).shown.append(Shown(run.id, state, result))
