@@ -75,16 +75,15 @@ class Database:
                 yield session
             outbox = take_outbox(session)
         if outbox and self._bell is not None:
-            self._deliver(outbox)
+            self._deliver(self._bell, outbox)
 
     @contextmanager
     def snapshot(self) -> Iterator[Session]:
         """Open a read-only view; a write in it fails at once."""
         with self.engine.connect().execution_options(
             conferral_read_only=True, postgresql_readonly=True
-        ) as connection:
-            with Session(connection, info=dict(self._info), expire_on_commit=False) as session:
-                yield session
+        ) as connection, Session(connection, info=dict(self._info), expire_on_commit=False) as session:
+            yield session
 
     def now(self) -> datetime:
         """Return the time all hosts share: PostgreSQL's clock, or this host's on SQLite."""
@@ -112,10 +111,9 @@ class Database:
         self._offset = theirs - (before + (after - before) / 2)
         self._offset_until = time.monotonic() + CLOCK_EVERY_SECONDS
 
-    def _deliver(self, outbox: Outbox) -> None:
-        assert self._bell is not None
-        unrung = self._bell.ring(outbox.rings)
-        self._bell.show(outbox.shown)
+    def _deliver(self, bell: Bell, outbox: Outbox) -> None:
+        unrung = bell.ring(outbox.rings)
+        bell.show(outbox.shown)
         if unrung:
             # The dispatcher rings them within a sweep instead of after its long wait.
             with Session(self.engine, info=dict(self._info)) as session, session.begin():
