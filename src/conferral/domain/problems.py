@@ -32,7 +32,7 @@ class FieldError:
     detail: str
 
 
-class Problem(Exception):  # noqa: N818 - RFC 9457's own word
+class Problem(Exception):
     """The request cannot be done; the code says why."""
 
     def __init__(self, code: str, detail: str, *, errors: Sequence[FieldError] = ()) -> None:
@@ -71,7 +71,7 @@ _HTTP: Final = (
         409,
         "The first request is still running",
         "Repeat after Retry-After.",
-        True,
+        retryable=True,
     ),
     ProblemType(
         "external_id_conflict", 409, "This external_id has other content", "Use another external_id, or none."
@@ -88,14 +88,20 @@ _HTTP: Final = (
     ),
     ProblemType("csv_unreadable", 422, "The file cannot be read as CSV", "Save it as CSV in UTF-8."),
     ProblemType("csv_column_missing", 422, "A column is missing", "Name it with --map field=column."),
-    ProblemType("quota_exceeded", 429, "Too many requests", "Wait for Retry-After.", True),
-    ProblemType("temporary_reduced_capacity", 429, "Too busy", "Wait for Retry-After.", True),
-    ProblemType("internal", 500, "Something failed here", "Repeat; quote the request id if it stays.", True),
+    ProblemType("quota_exceeded", 429, "Too many requests", "Wait for Retry-After.", retryable=True),
+    ProblemType("temporary_reduced_capacity", 429, "Too busy", "Wait for Retry-After.", retryable=True),
     ProblemType(
-        "database_unavailable", 503, "The database does not answer", "Repeat after Retry-After.", True
+        "internal", 500, "Something failed here", "Repeat; quote the request id if it stays.", retryable=True
     ),
-    ProblemType("read_only", 503, "The data directory is read-only", "Ask the operator.", True),
-    ProblemType("storage_full", 507, "The disk is full", "Ask the operator for room.", True),
+    ProblemType(
+        "database_unavailable",
+        503,
+        "The database does not answer",
+        "Repeat after Retry-After.",
+        retryable=True,
+    ),
+    ProblemType("read_only", 503, "The data directory is read-only", "Ask the operator.", retryable=True),
+    ProblemType("storage_full", 507, "The disk is full", "Ask the operator for room.", retryable=True),
 )
 _FIELDS: Final = (
     ProblemType("field_required", 422, "A value is missing", "Give it."),
@@ -113,31 +119,61 @@ _FIELDS: Final = (
     ProblemType("template_invalid", 422, "The template cannot be rendered", "Mend the template."),
 )
 _RUNS: Final = (
-    ProblemType("render_timeout", 0, "Rendering took too long", "It is tried again.", True),
-    ProblemType("render_crashed", 0, "The renderer died", "It is tried again.", True),
+    ProblemType("render_timeout", 0, "Rendering took too long", "It is tried again.", retryable=True),
+    ProblemType("render_crashed", 0, "The renderer died", "It is tried again.", retryable=True),
     ProblemType(
-        "signing_key_unavailable", 0, "The signing key cannot be opened", "Check the master key.", True
-    ),
-    ProblemType("storage_unavailable", 0, "The file store does not answer", "It is tried again.", True),
-    ProblemType("anchor_timeout", 0, "The anchor did not answer", "It is tried again.", True),
-    ProblemType("worker_lost", 0, "The process died or froze", "It is tried again.", True),
-    ProblemType("smtp_unreachable", 0, "The mail server cannot be reached", "It is tried again.", True),
-    ProblemType("smtp_throttled", 0, "The mail server asks to slow down", "It is tried again.", True),
-    ProblemType("smtp_temporary", 0, "The mail server refused for now", "It is tried again.", True),
-    ProblemType("endpoint_unreachable", 0, "The endpoint cannot be reached", "It is tried again.", True),
-    ProblemType("endpoint_timeout", 0, "The endpoint took too long", "It is tried again.", True),
-    ProblemType(
-        "endpoint_error", 0, "The endpoint refused the event", "Mend the endpoint; it is tried again.", True
-    ),
-    ProblemType("endpoint_throttled", 0, "The endpoint asks to slow down", "It is tried again.", True),
-    ProblemType("endpoint_failing", 0, "The endpoint keeps failing; paused", "Mend the endpoint.", True),
-    ProblemType(
-        "smtp_auth_failed", 0, "The mail server refuses our login", "Correct the SMTP settings.", True
+        "signing_key_unavailable",
+        0,
+        "The signing key cannot be opened",
+        "Check the master key.",
+        retryable=True,
     ),
     ProblemType(
-        "smtp_sender_refused", 0, "The mail server refuses our sender", "Correct CONFERRAL_MAIL_FROM.", True
+        "storage_unavailable", 0, "The file store does not answer", "It is tried again.", retryable=True
     ),
-    ProblemType("channel_closed", 0, "Mail is paused while the server fails", "It goes on by itself.", True),
+    ProblemType("anchor_timeout", 0, "The anchor did not answer", "It is tried again.", retryable=True),
+    ProblemType("worker_lost", 0, "The process died or froze", "It is tried again.", retryable=True),
+    ProblemType(
+        "smtp_unreachable", 0, "The mail server cannot be reached", "It is tried again.", retryable=True
+    ),
+    ProblemType(
+        "smtp_throttled", 0, "The mail server asks to slow down", "It is tried again.", retryable=True
+    ),
+    ProblemType("smtp_temporary", 0, "The mail server refused for now", "It is tried again.", retryable=True),
+    ProblemType(
+        "endpoint_unreachable", 0, "The endpoint cannot be reached", "It is tried again.", retryable=True
+    ),
+    ProblemType("endpoint_timeout", 0, "The endpoint took too long", "It is tried again.", retryable=True),
+    ProblemType(
+        "endpoint_error",
+        0,
+        "The endpoint refused the event",
+        "Mend the endpoint; it is tried again.",
+        retryable=True,
+    ),
+    ProblemType(
+        "endpoint_throttled", 0, "The endpoint asks to slow down", "It is tried again.", retryable=True
+    ),
+    ProblemType(
+        "endpoint_failing", 0, "The endpoint keeps failing; paused", "Mend the endpoint.", retryable=True
+    ),
+    ProblemType(
+        "smtp_auth_failed",
+        0,
+        "The mail server refuses our login",
+        "Correct the SMTP settings.",
+        retryable=True,
+    ),
+    ProblemType(
+        "smtp_sender_refused",
+        0,
+        "The mail server refuses our sender",
+        "Correct CONFERRAL_MAIL_FROM.",
+        retryable=True,
+    ),
+    ProblemType(
+        "channel_closed", 0, "Mail is paused while the server fails", "It goes on by itself.", retryable=True
+    ),
     ProblemType("credential_data_invalid", 0, "The credential's data is invalid", "Correct and issue again."),
     ProblemType("signing_key_revoked", 0, "The signing key was revoked", "Rotate the key."),
     ProblemType("mailbox_unknown", 0, "The mailbox does not exist", "Correct the address and send again."),

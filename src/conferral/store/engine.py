@@ -80,9 +80,12 @@ class Database:
     @contextmanager
     def snapshot(self) -> Iterator[Session]:
         """Open a read-only view; a write in it fails at once."""
-        with self.engine.connect().execution_options(
-            conferral_read_only=True, postgresql_readonly=True
-        ) as connection, Session(connection, info=dict(self._info), expire_on_commit=False) as session:
+        with (
+            self.engine.connect().execution_options(
+                conferral_read_only=True, postgresql_readonly=True
+            ) as connection,
+            Session(connection, info=dict(self._info), expire_on_commit=False) as session,
+        ):
             yield session
 
     def now(self) -> datetime:

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is issued: batches, status lists, credentials."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Date,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+from conferral.domain import credential
+from conferral.reliable.tables import UtcDateTime
+from conferral.store.tables.base import MODES, metadata, one_of
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("organisation_id", ForeignKey("organisations.id"), nullable=False),
+    Column("mode", String(4), nullable=False),
+    Column("template_version_id", ForeignKey("template_versions.id"), nullable=False),
+    Column("name", String(200), nullable=False),
+    Column("state", String(12), nullable=False),
+    Column("total", Integer, nullable=False),
+    Column("send_email", Boolean, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("completed_at", UtcDateTime),
+    CheckConstraint(
+        one_of("state", ("validating", "ready", "running", "paused", "completed", "cancelled")),
+        name="batches_state",
+    ),
+)
+Index("batches_listed", batches.c.organisation_id, batches.c.mode, batches.c.created_at)
+
+batch_rows = Table(
+    "batch_rows",
+    metadata,
+    Column("batch_id", ForeignKey("batches.id"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("content", JSON, nullable=False),
+    PrimaryKeyConstraint("batch_id", "number"),
+)
+
+status_lists = Table(
+    "status_lists",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),  # /status/{number}
+    Column("organisation_id", ForeignKey("organisations.id"), nullable=False),
+    Column("mode", String(4), nullable=False),
+    Column("purpose", String(12), nullable=False),
+    Column("permutation", LargeBinary, nullable=False),  # the order in which indices are given out
+    Column("next", Integer, nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("signed", LargeBinary),  # the served bytes
+    Column("etag", String(70)),
+    Column("signed_at", UtcDateTime),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+Index("status_lists_open", status_lists.c.organisation_id, status_lists.c.mode, status_lists.c.purpose)
+
+credentials = Table(
+    "credentials",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("organisation_id", ForeignKey("organisations.id"), nullable=False),
+    Column("mode", String(4), nullable=False),
+    Column("state", String(12), nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("template_version_id", ForeignKey("template_versions.id"), nullable=False),
+    Column("batch_id", ForeignKey("batches.id")),
+    Column("batch_row", Integer),
+    Column("external_id", String(200)),
+    Column("content_digest", LargeBinary(32), nullable=False),  # tells "again" from "other content"
+    Column("run_id", String(36)),  # the issue run; null until somebody asks to issue
+    Column("send_email", Boolean, nullable=False),
+    # Fixed at admission: a repeat signs the same bytes.
+    Column("vc_id", String(60), nullable=False, unique=True),
+    Column("token", String(22), nullable=False, unique=True),
+    Column("salt", String(32), nullable=False),
+    Column("recipient_name", String(400), nullable=False),
+    Column("recipient_email", String(254), nullable=False),
+    Column("recipient_locale", String(20), nullable=False),
+    Column("fields", JSON, nullable=False),
+    Column("issued_on", Date, nullable=False),
+    Column("expires_on", Date),
+    Column("status_list_number", ForeignKey("status_lists.number"), nullable=False),
+    Column("status_index", Integer, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),  # also proof.created
+    # Recorded once, when signed.
+    Column("base_sha384", LargeBinary(48)),
+    Column("base_length", Integer),
+    Column("pdf_sha256", String(64)),
+    Column("vc_sha256", String(64)),
+    Column("verification_method", String(500)),
+    Column("engine", String(40)),
+    Column("fonts_sha256", String(64)),
+    Column("issued_at", UtcDateTime),
+    Column("failure_code", String(60)),
+    Column("failure_detail", Text),
+    UniqueConstraint("organisation_id", "mode", "external_id"),
+    UniqueConstraint("batch_id", "batch_row"),
+    UniqueConstraint("status_list_number", "status_index"),
+    CheckConstraint(one_of("mode", MODES), name="credentials_mode"),
+    CheckConstraint(one_of("state", credential.STATES), name="credentials_state"),
+    CheckConstraint(
+        "state <> 'issued' OR (vc_sha256 IS NOT NULL AND pdf_sha256 IS NOT NULL AND issued_at IS NOT NULL)",
+        name="credentials_issued_has_evidence",
+    ),
+)
+Index("credentials_listed", credentials.c.organisation_id, credentials.c.mode, credentials.c.created_at)
+_UNFINISHED = text("state IN ('queued', 'issuing')")
+Index(
+    "credentials_unfinished",
+    credentials.c.created_at,
+    sqlite_where=_UNFINISHED,
+    postgresql_where=_UNFINISHED,
+)
+Index("credentials_issued", credentials.c.organisation_id, credentials.c.issued_at)
