@@ -65,6 +65,9 @@ _ABSOLUTE_IRI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[^\x00-\x20<>\"{}|\\^`\x7f]
 _LANGUAGE_TAG = re.compile(r"[A-Za-z]{1,8}(-[A-Za-z0-9]{1,8})*")
 # Control characters that PyLD does not escape as RDFC-1.0 wants, and lone surrogates, which have no UTF-8.
 _UNSIGNABLE_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+# PyLD resolves relative IRIs against http://example.org/base/ when it is given no base or an empty one, and
+# an undefined type would pass for an absolute IRI. This base cannot be mistaken for anybody's.
+_NO_BASE = "relative-iri://undefined/"
 _VALUE_KEYWORDS = frozenset({"@value", "@language"})
 
 
@@ -216,7 +219,9 @@ def _refuse_relative_iris(expanded: Any) -> None:
         iris = value if isinstance(value, list) else [value]
         if key == "@type" and iris == ["@json"]:
             continue
-        if key in {"@id", "@type"} and not all(is_absolute_iri(iri) for iri in iris):
+        if key not in {"@id", "@type"}:
+            continue
+        if not all(is_absolute_iri(iri) and not iri.startswith("relative-iri:") for iri in iris):
             raise UnsafeDocument(f"an {key} is not an absolute IRI; is the term defined in the contexts?")
 
 
@@ -285,10 +290,10 @@ def _options(known: Mapping[str, Document], *, is_vendored: bool) -> dict[str, A
         }
 
     if not is_vendored:
-        return {"documentLoader": load, "contextResolver": ContextResolver({}, load), "base": ""}
+        return {"documentLoader": load, "contextResolver": ContextResolver({}, load), "base": _NO_BASE}
     if _thread.resolver is None:
         _thread.resolver = ContextResolver({}, load)
-    return {"documentLoader": load, "contextResolver": _thread.resolver, "base": ""}
+    return {"documentLoader": load, "contextResolver": _thread.resolver, "base": _NO_BASE}
 
 
 def _unique_members(pairs: list[tuple[str, Any]]) -> Document:

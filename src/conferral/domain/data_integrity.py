@@ -28,7 +28,6 @@ from conferral.domain.did import MalformedKey, from_base58btc
 
 EDDSA_RDFC = "eddsa-rdfc-2022"
 EDDSA_JCS = "eddsa-jcs-2022"
-CRYPTOSUITES = frozenset({EDDSA_RDFC, EDDSA_JCS})
 
 _SIGNATURE_BYTES = 64
 _OPTIONS = frozenset({"type", "cryptosuite", "created", "verificationMethod", "proofPurpose"})
@@ -140,7 +139,7 @@ def read_proof(document: Mapping[str, Any]) -> dict[str, Any]:
     proof = document.get("proof")
     if not isinstance(proof, dict):
         raise ProofRefused("the document does not carry exactly one proof")
-    if proof.get("type") != "DataIntegrityProof" or proof.get("cryptosuite") not in CRYPTOSUITES:
+    if proof.get("type") != "DataIntegrityProof" or proof.get("cryptosuite") not in (EDDSA_RDFC, EDDSA_JCS):
         raise ProofRefused("the proof is of a type or cryptosuite that is not accepted")
     if proof.get("proofPurpose") != "assertionMethod":
         raise ProofRefused("the proof was made for another purpose")
