@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An organisation's DID, signing keys and templates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, func, insert, select
+from sqlalchemy.dialects.postgresql import insert as insert_or  # compiles for SQLite, too
+from sqlalchemy.orm import Session
+
+from conferral.store.tables import issuers, signing_keys, template_versions, templates
+
+
+def current_key(session: Session, organisation_id: str, mode: str) -> Row[Any] | None:
+    """Return the newest signing key that is not retired."""
+    return session.execute(
+        select(signing_keys)
+        .where(
+            signing_keys.c.organisation_id == organisation_id,
+            signing_keys.c.mode == mode,
+            signing_keys.c.retired_at.is_(None),
+        )
+        .order_by(signing_keys.c.number.desc())
+        .limit(1)
+    ).one_or_none()
+
+
+def published_keys(session: Session, organisation_id: str, mode: str) -> Sequence[Row[Any]]:
+    """Return every key ever used; old signatures stay valid by them."""
+    return session.execute(
+        select(signing_keys)
+        .where(signing_keys.c.organisation_id == organisation_id, signing_keys.c.mode == mode)
+        .order_by(signing_keys.c.number)
+    ).all()
+
+
+def add_key(session: Session, **values: Any) -> None:
+    """Insert a signing key unless its number is taken by somebody faster."""
+    session.execute(
+        insert_or(signing_keys)
+        .values(**values)
+        .on_conflict_do_nothing(index_elements=["organisation_id", "mode", "number"])
+    )
+
+
+def freeze_did(session: Session, organisation_id: str, mode: str, did: str, now: datetime) -> str:
+    """Return the organisation's DID for a mode: the given one, unless it was frozen before."""
+    session.execute(
+        insert_or(issuers)
+        .values(organisation_id=organisation_id, mode=mode, did=did, created_at=now)
+        .on_conflict_do_nothing(index_elements=["organisation_id", "mode"])
+    )
+    frozen = issuer_did(session, organisation_id, mode)
+    return frozen or did
+
+
+def issuer_did(session: Session, organisation_id: str, mode: str) -> str | None:
+    """Return the frozen DID, or None before the first signature."""
+    found: str | None = session.execute(
+        select(issuers.c.did).where(issuers.c.organisation_id == organisation_id, issuers.c.mode == mode)
+    ).scalar_one_or_none()
+    return found
+
+
+def organisation_of_did(session: Session, did: str) -> Row[Any] | None:
+    """Return (organisation id, mode) of one of our issuers by its DID."""
+    return session.execute(
+        select(issuers.c.organisation_id, issuers.c.mode).where(issuers.c.did == did)
+    ).one_or_none()
+
+
+def add_template(session: Session, **values: Any) -> None:
+    """Insert a template."""
+    session.execute(insert(templates).values(**values))
+
+
+def add_template_version(session: Session, **values: Any) -> None:
+    """Insert a template version; versions never change."""
+    session.execute(insert(template_versions).values(**values))
+
+
+def template(session: Session, organisation_id: str, id_or_name: str) -> Row[Any] | None:
+    """Return a template with its current version, by id or by name."""
+    return session.execute(
+        select(*_TEMPLATE)
+        .join(template_versions, template_versions.c.id == templates.c.current_version_id)
+        .where(
+            templates.c.organisation_id == organisation_id,
+            (templates.c.id == id_or_name) | (templates.c.name == id_or_name),
+        )
+        .order_by(func.length(templates.c.id))
+        .limit(1)
+    ).one_or_none()
+
+
+def templates_of(session: Session, organisation_id: str) -> Sequence[Row[Any]]:
+    """Return an organisation's templates with their current versions."""
+    return session.execute(
+        select(*_TEMPLATE)
+        .join(template_versions, template_versions.c.id == templates.c.current_version_id)
+        .where(templates.c.organisation_id == organisation_id)
+        .order_by(templates.c.name)
+    ).all()
+
+
+def template_version(session: Session, version_id: str) -> Row[Any]:
+    """Return one version with its template."""
+    return session.execute(
+        select(*_TEMPLATE)
+        .join(templates, templates.c.id == template_versions.c.template_id)
+        .where(template_versions.c.id == version_id)
+    ).one()
+
+
+_TEMPLATE = (
+    templates.c.id,
+    templates.c.name,
+    templates.c.achievement_id,
+    template_versions.c.id.label("version_id"),
+    template_versions.c.design,
+    template_versions.c.theme,
+    template_versions.c.design_version,
+    template_versions.c.description,
+    template_versions.c.criteria,
+    template_versions.c.status_purpose,
+)
