@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import Row, delete, insert, select
+from sqlalchemy import delete, insert, select
 from sqlalchemy.dialects.postgresql import insert as insert_or  # compiles for SQLite, too
 from sqlalchemy.orm import Session
 
+from conferral.store.records import Record
 from conferral.store.tables import audit_log, idempotency_keys, mailbox, reports
 
 PAGE = 200
@@ -27,12 +28,12 @@ def add_report(session: Session, **values: Any) -> bool:
     return inserted is not None
 
 
-def report(session: Session, report_id: str) -> Row[Any] | None:
+def report(session: Session, report_id: str) -> Record | None:
     """Return a report."""
     return session.execute(select(reports).where(reports.c.id == report_id)).one_or_none()
 
 
-def reports_of(session: Session, organisation_id: str, limit: int = PAGE) -> Sequence[Row[Any]]:
+def reports_of(session: Session, organisation_id: str, limit: int = PAGE) -> Sequence[Record]:
     """Return an organisation's reports, newest day first."""
     return session.execute(
         select(reports)
@@ -42,7 +43,7 @@ def reports_of(session: Session, organisation_id: str, limit: int = PAGE) -> Seq
     ).all()
 
 
-def report_of_day(session: Session, organisation_id: str, day: date) -> Row[Any] | None:
+def report_of_day(session: Session, organisation_id: str, day: date) -> Record | None:
     """Return the report of one day."""
     return session.execute(
         select(reports).where(reports.c.organisation_id == organisation_id, reports.c.day == day)
@@ -51,7 +52,7 @@ def report_of_day(session: Session, organisation_id: str, day: date) -> Row[Any]
 
 def stored_answer(
     session: Session, organisation_id: str, mode: str, operation: str, key: str
-) -> Row[Any] | None:
+) -> Record | None:
     """Return the stored answer to an idempotent request."""
     return session.execute(
         select(idempotency_keys).where(
@@ -79,7 +80,7 @@ def keep_message(session: Session, **values: Any) -> None:
     session.execute(insert(mailbox).values(**values))
 
 
-def messages(session: Session, organisation_id: str, limit: int = PAGE) -> Sequence[Row[Any]]:
+def messages(session: Session, organisation_id: str, limit: int = PAGE) -> Sequence[Record]:
     """Return captured messages without their source, newest first."""
     return session.execute(
         select(
@@ -96,7 +97,7 @@ def messages(session: Session, organisation_id: str, limit: int = PAGE) -> Seque
     ).all()
 
 
-def message(session: Session, organisation_id: str, message_id: str) -> Row[Any] | None:
+def message(session: Session, organisation_id: str, message_id: str) -> Record | None:
     """Return one captured message with its source, by our id for it."""
     return session.execute(
         select(mailbox).where(mailbox.c.id == message_id, mailbox.c.organisation_id == organisation_id)

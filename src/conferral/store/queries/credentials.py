@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, func, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert  # compiles for SQLite, too
 from sqlalchemy.orm import Session
 
 from conferral.domain import credential
+from conferral.store.records import Record
 from conferral.store.tables import (
     credentials,
     organisations,
@@ -40,7 +41,7 @@ def add_all(session: Session, rows: Sequence[dict[str, Any]]) -> set[str]:
     return set(session.execute(statement, list(rows)).scalars())
 
 
-def by_external_id(session: Session, organisation_id: str, mode: str, external_id: str) -> Row[Any] | None:
+def by_external_id(session: Session, organisation_id: str, mode: str, external_id: str) -> Record | None:
     """Return a credential by the organisation's own id for it."""
     return session.execute(
         select(credentials).where(
@@ -53,7 +54,7 @@ def by_external_id(session: Session, organisation_id: str, mode: str, external_i
 
 def of_organisation(
     session: Session, organisation_id: str, mode: str | None, credential_id: str
-) -> Row[Any] | None:
+) -> Record | None:
     """Return a credential if it belongs to the organisation (and mode, if one is given)."""
     statement = select(credentials).where(
         credentials.c.id == credential_id, credentials.c.organisation_id == organisation_id
@@ -63,17 +64,17 @@ def of_organisation(
     return session.execute(statement).one_or_none()
 
 
-def by_token(session: Session, token: str) -> Row[Any] | None:
+def by_token(session: Session, token: str) -> Record | None:
     """Return a credential with its organisation and template by its public token."""
     return session.execute(_work().where(credentials.c.token == token)).one_or_none()
 
 
-def by_vc_id(session: Session, vc_id: str) -> Row[Any] | None:
+def by_vc_id(session: Session, vc_id: str) -> Record | None:
     """Return a credential with its organisation and template by the signed document's id."""
     return session.execute(_work().where(credentials.c.vc_id == vc_id)).one_or_none()
 
 
-def work(session: Session, credential_id: str) -> Row[Any] | None:
+def work(session: Session, credential_id: str) -> Record | None:
     """Return everything that issuing or describing a credential needs, in one row."""
     return session.execute(_work().where(credentials.c.id == credential_id)).one_or_none()
 
@@ -112,7 +113,7 @@ def page(
     batch_id: str | None = None,
     before: tuple[datetime, str] | None = None,
     limit: int = PAGE,
-) -> Sequence[Row[Any]]:
+) -> Sequence[Record]:
     """Return credentials, newest first, at most `limit`, before a (created_at, id) cursor."""
     statement = select(credentials).where(credentials.c.organisation_id == organisation_id)
     if mode is not None:
@@ -171,7 +172,7 @@ def _move(session: Session, credential_id: str, state: str, **values: Any) -> bo
     return bool(moved.rowcount == 1)  # type: ignore[attr-defined]  # CursorResult, by construction
 
 
-def unfinished_before(session: Session, moment: datetime, limit: int) -> Sequence[Row[Any]]:
+def unfinished_before(session: Session, moment: datetime, limit: int) -> Sequence[Record]:
     """Return (id, run_id, state) of requested credentials that are not final, oldest first."""
     return session.execute(
         select(credentials.c.id, credentials.c.run_id, credentials.c.state)

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, bindparam, func, insert, select, update
+from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as insert_or  # compiles for SQLite, too
 from sqlalchemy.orm import Session
 
+from conferral.store.records import Record
 from conferral.store.tables import (
     answers,
     channels,
@@ -41,7 +42,7 @@ def last_sequences(session: Session, credential_ids: Sequence[str]) -> dict[str,
 
 def events_page(
     session: Session, organisation_id: str, mode: str, *, after: tuple[datetime, str] | None, limit: int
-) -> Sequence[Row[Any]]:
+) -> Sequence[Record]:
     """Return events, oldest first, after a (created_at, id) cursor."""
     statement = select(events).where(events.c.organisation_id == organisation_id, events.c.mode == mode)
     if after is not None:
@@ -67,12 +68,12 @@ def set_runs(session: Session, pairs: Sequence[tuple[str, str]]) -> None:
         )
 
 
-def delivery(session: Session, delivery_id: str) -> Row[Any] | None:
+def delivery(session: Session, delivery_id: str) -> Record | None:
     """Return a delivery."""
     return session.execute(select(deliveries).where(deliveries.c.id == delivery_id)).one_or_none()
 
 
-def of_credential(session: Session, credential_id: str) -> Sequence[Row[Any]]:
+def of_credential(session: Session, credential_id: str) -> Sequence[Record]:
     """Return a credential's deliveries, oldest first."""
     return session.execute(
         select(deliveries)
@@ -81,7 +82,7 @@ def of_credential(session: Session, credential_id: str) -> Sequence[Row[Any]]:
     ).all()
 
 
-def of_run(session: Session, run_id: str) -> Row[Any] | None:
+def of_run(session: Session, run_id: str) -> Record | None:
     """Return the delivery that a run executes, if it executes one."""
     return session.execute(select(deliveries).where(deliveries.c.run_id == run_id)).one_or_none()
 
@@ -116,7 +117,7 @@ def add_answer(session: Session, **values: Any) -> None:
     )
 
 
-def answers_of(session: Session, delivery_id: str) -> Sequence[Row[Any]]:
+def answers_of(session: Session, delivery_id: str) -> Sequence[Record]:
     """Return the answers to a delivery in order."""
     return session.execute(
         select(answers).where(answers.c.delivery_id == delivery_id).order_by(answers.c.attempt)
@@ -138,12 +139,12 @@ def remove_endpoint(session: Session, organisation_id: str, endpoint_id: str) ->
     return bool(moved.rowcount == 1)  # type: ignore[attr-defined]  # CursorResult, by construction
 
 
-def endpoint(session: Session, endpoint_id: str) -> Row[Any] | None:
+def endpoint(session: Session, endpoint_id: str) -> Record | None:
     """Return an endpoint."""
     return session.execute(select(endpoints).where(endpoints.c.id == endpoint_id)).one_or_none()
 
 
-def endpoints_of(session: Session, organisation_id: str, mode: str | None = None) -> Sequence[Row[Any]]:
+def endpoints_of(session: Session, organisation_id: str, mode: str | None = None) -> Sequence[Record]:
     """Return an organisation's endpoints, oldest first."""
     statement = select(endpoints).where(endpoints.c.organisation_id == organisation_id)
     if mode is not None:
@@ -151,7 +152,7 @@ def endpoints_of(session: Session, organisation_id: str, mode: str | None = None
     return session.execute(statement.order_by(endpoints.c.created_at, endpoints.c.id)).all()
 
 
-def enabled_endpoints(session: Session, organisation_ids: Sequence[str]) -> Sequence[Row[Any]]:
+def enabled_endpoints(session: Session, organisation_ids: Sequence[str]) -> Sequence[Record]:
     """Return (id, organisation_id, mode, event_types) of the endpoints that want events."""
     return session.execute(
         select(endpoints.c.id, endpoints.c.organisation_id, endpoints.c.mode, endpoints.c.event_types).where(
@@ -175,7 +176,7 @@ def take_probe(session: Session, endpoint_id: str, seen: datetime, until: dateti
     return bool(moved.rowcount == 1)  # type: ignore[attr-defined]  # CursorResult, by construction
 
 
-def channel(session: Session, name: str) -> Row[Any] | None:
+def channel(session: Session, name: str) -> Record | None:
     """Return a mail channel's breaker, if it ever failed."""
     return session.execute(select(channels).where(channels.c.name == name)).one_or_none()
 

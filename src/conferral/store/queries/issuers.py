@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, func, insert, select
+from sqlalchemy import func, insert, select
 from sqlalchemy.dialects.postgresql import insert as insert_or  # compiles for SQLite, too
 from sqlalchemy.orm import Session
 
+from conferral.store.records import Record
 from conferral.store.tables import issuers, signing_keys, template_versions, templates
 
 
-def current_key(session: Session, organisation_id: str, mode: str) -> Row[Any] | None:
+def current_key(session: Session, organisation_id: str, mode: str) -> Record | None:
     """Return the newest signing key that is not retired."""
     return session.execute(
         select(signing_keys)
@@ -28,7 +29,7 @@ def current_key(session: Session, organisation_id: str, mode: str) -> Row[Any] |
     ).one_or_none()
 
 
-def published_keys(session: Session, organisation_id: str, mode: str) -> Sequence[Row[Any]]:
+def published_keys(session: Session, organisation_id: str, mode: str) -> Sequence[Record]:
     """Return every key ever used; old signatures stay valid by them."""
     return session.execute(
         select(signing_keys)
@@ -65,7 +66,7 @@ def issuer_did(session: Session, organisation_id: str, mode: str) -> str | None:
     return found
 
 
-def organisation_of_did(session: Session, did: str) -> Row[Any] | None:
+def organisation_of_did(session: Session, did: str) -> Record | None:
     """Return (organisation id, mode) of one of our issuers by its DID."""
     return session.execute(
         select(issuers.c.organisation_id, issuers.c.mode).where(issuers.c.did == did)
@@ -82,7 +83,7 @@ def add_template_version(session: Session, **values: Any) -> None:
     session.execute(insert(template_versions).values(**values))
 
 
-def template(session: Session, organisation_id: str, id_or_name: str) -> Row[Any] | None:
+def template(session: Session, organisation_id: str, id_or_name: str) -> Record | None:
     """Return a template with its current version, by id or by name."""
     return session.execute(
         select(*_TEMPLATE)
@@ -96,7 +97,7 @@ def template(session: Session, organisation_id: str, id_or_name: str) -> Row[Any
     ).one_or_none()
 
 
-def templates_of(session: Session, organisation_id: str) -> Sequence[Row[Any]]:
+def templates_of(session: Session, organisation_id: str) -> Sequence[Record]:
     """Return an organisation's templates with their current versions."""
     return session.execute(
         select(*_TEMPLATE)
@@ -106,7 +107,7 @@ def templates_of(session: Session, organisation_id: str) -> Sequence[Row[Any]]:
     ).all()
 
 
-def template_version(session: Session, version_id: str) -> Row[Any]:
+def template_version(session: Session, version_id: str) -> Record:
     """Return one version with its template."""
     return session.execute(
         select(*_TEMPLATE)

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, bindparam, func, select, update
+from sqlalchemy import bindparam, func, select, update
 from sqlalchemy import insert as insert_row
 from sqlalchemy.dialects.postgresql import insert  # compiles for SQLite, too
 from sqlalchemy.orm import Session
 
 from conferral.domain.merkle import Tile
+from conferral.store.records import Record
 from conferral.store.tables import checkpoints, credentials, leaves, log_tiles, logs
 
 
@@ -21,12 +22,12 @@ def add_log(session: Session, **values: Any) -> None:
     session.execute(insert(logs).values(**values).on_conflict_do_nothing(index_elements=[logs.c.log]))
 
 
-def locked(session: Session, log: str) -> Row[Any] | None:
+def locked(session: Session, log: str) -> Record | None:
     """Return the log's row and keep all other sequencers out until the commit."""
     return session.execute(select(logs).where(logs.c.log == log).with_for_update()).one_or_none()
 
 
-def log(session: Session, name: str) -> Row[Any] | None:
+def log(session: Session, name: str) -> Record | None:
     """Return a log."""
     return session.execute(select(logs).where(logs.c.log == name)).one_or_none()
 
@@ -42,7 +43,7 @@ def append_leaf(
     )
 
 
-def unsequenced(session: Session, log: str, limit: int) -> Sequence[Row[Any]]:
+def unsequenced(session: Session, log: str, limit: int) -> Sequence[Record]:
     """Return leaves without index, oldest first, with what their credentials need next."""
     return session.execute(
         select(
@@ -123,14 +124,14 @@ def add_checkpoint(session: Session, **values: Any) -> None:
     session.execute(insert_row(checkpoints).values(**values))
 
 
-def newest_checkpoint(session: Session, log: str) -> Row[Any] | None:
+def newest_checkpoint(session: Session, log: str) -> Record | None:
     """Return the newest signed checkpoint."""
     return session.execute(
         select(checkpoints).where(checkpoints.c.log == log).order_by(checkpoints.c.size.desc()).limit(1)
     ).one_or_none()
 
 
-def leaf_of(session: Session, credential_id: str) -> Row[Any] | None:
+def leaf_of(session: Session, credential_id: str) -> Record | None:
     """Return the newest leaf of a credential."""
     return session.execute(
         select(leaves)

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
 from conferral.domain import credential
+from conferral.store.records import Record
 from conferral.store.tables import credentials, status_lists
 
 SET_STATES = {
@@ -32,7 +33,7 @@ def add(session: Session, **values: Any) -> int:
     return number
 
 
-def with_room(session: Session, organisation_id: str, mode: str, purpose: str) -> Row[Any] | None:
+def with_room(session: Session, organisation_id: str, mode: str, purpose: str) -> Record | None:
     """Return (number, next, size) of the oldest list that has an index left."""
     return session.execute(
         select(status_lists.c.number, status_lists.c.next, status_lists.c.size)
@@ -66,7 +67,7 @@ def permutation(session: Session, number: int) -> bytes:
     return found
 
 
-def served(session: Session, number: int) -> Row[Any] | None:
+def served(session: Session, number: int) -> Record | None:
     """Return (signed, etag, signed_at, version, organisation_id, mode, purpose) of a list."""
     return session.execute(
         select(

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
+from conferral.store.records import Record
 from conferral.store.tables import api_keys, members, organisations, sessions, users
 
 USED_AT_PRECISION = timedelta(minutes=1)  # a busy key must not become a hot row
@@ -20,17 +21,17 @@ def add_organisation(session: Session, **values: Any) -> None:
     session.execute(insert(organisations).values(**values))
 
 
-def organisation(session: Session, organisation_id: str) -> Row[Any] | None:
+def organisation(session: Session, organisation_id: str) -> Record | None:
     """Return an organisation by id."""
     return session.execute(select(organisations).where(organisations.c.id == organisation_id)).one_or_none()
 
 
-def organisation_by_slug(session: Session, slug: str) -> Row[Any] | None:
+def organisation_by_slug(session: Session, slug: str) -> Record | None:
     """Return an organisation by its slug."""
     return session.execute(select(organisations).where(organisations.c.slug == slug)).one_or_none()
 
 
-def all_organisations(session: Session) -> Sequence[Row[Any]]:
+def all_organisations(session: Session) -> Sequence[Record]:
     """Return every organisation, oldest first; for operators and periodic work."""
     return session.execute(
         select(organisations).order_by(organisations.c.created_at, organisations.c.id)
@@ -42,7 +43,7 @@ def add_user(session: Session, **values: Any) -> None:
     session.execute(insert(users).values(**values))
 
 
-def user_by_email(session: Session, email: str) -> Row[Any] | None:
+def user_by_email(session: Session, email: str) -> Record | None:
     """Return a person by address."""
     return session.execute(select(users).where(users.c.email == email)).one_or_none()
 
@@ -52,7 +53,7 @@ def add_member(session: Session, organisation_id: str, user_id: str, role: str) 
     session.execute(insert(members).values(organisation_id=organisation_id, user_id=user_id, role=role))
 
 
-def memberships(session: Session, user_id: str) -> Sequence[Row[Any]]:
+def memberships(session: Session, user_id: str) -> Sequence[Record]:
     """Return (organisation id, name, slug, role) of every organisation a person belongs to."""
     return session.execute(
         select(organisations.c.id, organisations.c.name, organisations.c.slug, members.c.role)
@@ -62,7 +63,7 @@ def memberships(session: Session, user_id: str) -> Sequence[Row[Any]]:
     ).all()
 
 
-def owners(session: Session, organisation_id: str) -> Sequence[Row[Any]]:
+def owners(session: Session, organisation_id: str) -> Sequence[Record]:
     """Return (id, email, name) of an organisation's owners."""
     return session.execute(
         select(users.c.id, users.c.email, users.c.name)
@@ -77,7 +78,7 @@ def add_session(session: Session, **values: Any) -> None:
     session.execute(insert(sessions).values(**values))
 
 
-def live_session(session: Session, digest: bytes, now: datetime) -> Row[Any] | None:
+def live_session(session: Session, digest: bytes, now: datetime) -> Record | None:
     """Return a session and its person, unless it has expired."""
     return session.execute(
         select(sessions.c.csrf, sessions.c.expires_at, users.c.id, users.c.email, users.c.name)
@@ -102,7 +103,7 @@ def add_api_key(session: Session, **values: Any) -> None:
     session.execute(insert(api_keys).values(**values))
 
 
-def api_key_by_handle(session: Session, handle: str) -> Row[Any] | None:
+def api_key_by_handle(session: Session, handle: str) -> Record | None:
     """Return a key, with whether its organisation is suspended."""
     return session.execute(
         select(api_keys, organisations.c.suspended)
@@ -111,7 +112,7 @@ def api_key_by_handle(session: Session, handle: str) -> Row[Any] | None:
     ).one_or_none()
 
 
-def api_keys_of(session: Session, organisation_id: str) -> Sequence[Row[Any]]:
+def api_keys_of(session: Session, organisation_id: str) -> Sequence[Record]:
     """Return an organisation's keys, oldest first."""
     return session.execute(
         select(api_keys)
