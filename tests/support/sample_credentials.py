@@ -100,7 +100,7 @@ def credential(issuer: Issuer, **changes: Any) -> dict[str, Any]:
 
 
 def signed_list(
-    issuer: Issuer, set_indices: Iterable[int] = (), *, purpose: str = "revocation", **changes: Any
+    issuer: Issuer, set_indices: Iterable[int] = (), /, *, purpose: str = "revocation", **changes: Any
 ) -> dict[str, Any]:
     """Return a freshly signed status list, in date from now; `changes` replace members before signing."""
     document = status_list.build(

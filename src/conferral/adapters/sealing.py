@@ -91,8 +91,8 @@ def read_key_file(path: Path) -> bytes:
         raise
     except OSError as error:
         raise KeyFileRefused(f"{path} cannot be read: {error.strerror}") from None
-    with os.fdopen(descriptor, "rb") as file:
-        about = os.fstat(file.fileno())
+    try:
+        about = os.fstat(descriptor)
         if not stat.S_ISREG(about.st_mode):
             raise KeyFileRefused(f"{path} is not a regular file")
         if about.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
@@ -100,7 +100,9 @@ def read_key_file(path: Path) -> bytes:
                 f"{path} can be read by others (mode {stat.S_IMODE(about.st_mode):04o}); "
                 f"run: chmod 600 {path}"
             )
-        key = file.read(KEY_BYTES + 1)
+        key = os.read(descriptor, KEY_BYTES + 1)
+    finally:
+        os.close(descriptor)
     if len(key) != KEY_BYTES:
         raise KeyFileRefused(f"{path} does not hold a key of {KEY_BYTES} bytes; restore it from your backup")
     return key
