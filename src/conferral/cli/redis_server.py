@@ -138,6 +138,11 @@ def answers(url: str, timeout_seconds: float = PING_SECONDS) -> bool:
         return False
 
 
+def may_answer(url: str) -> bool:
+    """Whether the broker answers, as far as can be told without a library: TLS and others count as yes."""
+    return answers(url) if urlsplit(url).scheme == "redis" else True
+
+
 def set_unreadable_aside(folder: Path, last_lines: Iterable[str], now: datetime) -> Path | None:
     """Move files aside that the server said it cannot load; return where they are now, or None.
 

@@ -311,6 +311,12 @@ class Settings:
         "Certificates trusted for webhooks, beside the system's.",
     )
 
+    alive_directory: Path = setting(
+        kinds.PATH,
+        _beside("run", "run"),
+        "Where each worker leaves its sign of life; set by `conferral worker`.",
+    )
+
     @classmethod
     def from_env(cls, environ: Mapping[str, str], *, role: str | None = None) -> Self:
         """Read and check all settings.

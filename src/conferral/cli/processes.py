@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The processes that make an installation: which program, which arguments, which environment.
+
+`conferral api|streams|worker|beat|flower` become such a program; `conferral up` starts all of them. So a
+process is the same thing under our supervisor, under systemd and in a container. No secret stands in an
+argument: arguments can be read by everybody on the machine.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NoReturn
+
+from conferral.settings import Settings, SettingsError, key_files, prepare_data_dir
+
+CELERY_APP = "conferral.tasks.celery_app:app"
+FLOWER_USER = "operator"
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Worker processes of one kind: which queue they take from and how they work."""
+
+    name: str
+    queue: str
+    kind: Literal["prefork", "threads"]
+    slots: str
+    hard_limit_seconds: int | None = None
+
+
+# Prefork where CPU is spent, threads where waiting is. The names are the nodes' (`hp@host`) and roles.
+POOLS = (
+    Pool("hp", "high_priority", "prefork", "slots_high_priority", hard_limit_seconds=25),
+    Pool("mail", "default", "threads", "slots_default"),
+    Pool("hooks", "webhooks", "threads", "slots_webhooks"),
+    Pool("chain", "anchoring", "threads", "slots_anchoring"),
+    Pool("lp", "low_priority", "prefork", "slots_low_priority", hard_limit_seconds=600),
+)
+# Native libraries leak slowly; a fresh child costs milliseconds.
+CHILD_TASKS = 5_000
+CHILD_KIBIBYTES = 400_000
+# `getaddrinfo` knows no deadline; this bounds a resolver that does not answer.
+RESOLVER = "timeout:2 attempts:1"
+
+
+@dataclass(frozen=True)
+class Program:
+    """What to execute: arguments (the first one is the program) and the whole environment."""
+
+    command: tuple[str, ...]
+    environ: Mapping[str, str]
+
+    def become(self) -> NoReturn:
+        """Replace this process by the program."""
+        os.execve(self.command[0], self.command, dict(self.environ))  # noqa: S606 -- built by us
+
+
+def web(settings: Settings, role: Literal["web", "streams"]) -> Program:
+    """Pages and API, or live streams and metrics."""
+    return Program(
+        (sys.executable, "-m", "gunicorn", "--config", "python:conferral.web.gunicorn_config"),
+        environment(settings, role),
+    )
+
+
+def worker(settings: Settings, pool: Pool) -> Program:
+    """One pool of Celery workers."""
+    _require_broker(settings)
+    arguments = [
+        *("worker", "--hostname", f"{pool.name}@%h", "--queues", pool.queue, "--pool", pool.kind),
+        *("--concurrency", str(getattr(settings, pool.slots)), "--loglevel", "INFO"),
+        # Fewer ways to fail to come back after Redis was away.
+        *("--without-gossip", "--without-mingle"),
+    ]
+    if pool.hard_limit_seconds is not None:
+        arguments += ["--time-limit", str(pool.hard_limit_seconds)]
+        arguments += [
+            "--max-tasks-per-child",
+            str(CHILD_TASKS),
+            "--max-memory-per-child",
+            str(CHILD_KIBIBYTES),
+        ]
+    return Program(_celery(*arguments), environment(settings, pool.name) | {"RES_OPTIONS": RESOLVER})
+
+
+def beat(settings: Settings) -> Program:
+    """The clock of the schedules; any number may run, one fires."""
+    _require_broker(settings)
+    scheduler = "conferral.reliable.beat:SingletonScheduler"
+    return Program(
+        _celery("beat", "--scheduler", scheduler, "--pidfile", "", "--loglevel", "INFO"),
+        environment(settings, "beat"),
+    )
+
+
+def flower(settings: Settings) -> Program:
+    """Flower on loopback, read-only, behind a generated password."""
+    _require_broker(settings)
+    # Flower would execute a `flowerconfig.py` of whatever folder it is started in.
+    configuration = settings.run_dir / "flowerconfig.py"
+    configuration.write_text("# Flower is configured by its arguments and FLOWER_ variables.\n")
+    arguments = (
+        *("flower", "--address=127.0.0.1", f"--port={settings.flower_port}", "--read-only=True"),
+        *("--persistent=False", f"--conf={configuration}"),
+    )
+    own = {
+        "FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{flower_password(settings)}",
+        "FLOWER_COOKIE_SECRET": secrets.token_urlsafe(32),
+    }
+    return Program(_celery(*arguments), environment(settings, "flower") | own)
+
+
+def subcommand(settings: Settings, *words: str) -> Program:
+    """One of our own commands, such as `migrate`."""
+    return Program((sys.executable, "-m", "conferral.cli.main", *words), environment(settings, "cli"))
+
+
+def pool_named(name: str) -> Pool:
+    """Return a pool by its name.
+
+    Raises:
+        SettingsError: there is no such pool.
+    """
+    for pool in POOLS:
+        if pool.name == name:
+            return pool
+    raise SettingsError([f"there is no pool {name!r}; there are: {', '.join(pool.name for pool in POOLS)}"])
+
+
+def flower_password(settings: Settings) -> str:
+    """Return Flower's password, made at first use; `<data directory>/keys/flower.password`."""
+    return key_files.read_or_create_password(settings.keys_dir / "flower.password")
+
+
+def alive_file(settings: Settings, name: str) -> Path:
+    """Return the file that a worker's consumer, or Beat, touches every few seconds."""
+    return settings.alive_directory / f"{name}@{socket.gethostname()}.alive"
+
+
+def environment(settings: Settings, role: str) -> dict[str, str]:
+    """Return the environment of a process: ours, what was resolved, and its role."""
+    resolved = {
+        "CONFERRAL_ROLE": role,
+        "CONFERRAL_DATA_DIR": str(settings.data_dir),
+        "CONFERRAL_ALIVE_DIRECTORY": str(settings.alive_directory),
+        "CONFERRAL_HTTP_HOST": settings.http_host,
+        "CONFERRAL_HTTP_PORT": str(settings.http_port),
+        "CONFERRAL_STREAM_PORT": str(settings.stream_port),
+        "CONFERRAL_METRICS_PORT": str(settings.metrics_port),
+        "CONFERRAL_FLOWER_PORT": str(settings.flower_port),
+        "CONFERRAL_PUBLIC_URL": settings.public_url,
+        "CONFERRAL_STREAM_URL": settings.stream_url,
+        "CONFERRAL_REDIS_URL": settings.redis_url,
+        "CONFERRAL_BROKER_URL": settings.broker_url,
+        "CONFERRAL_RESULT_URL": settings.result_url,
+        # Lines must leave a process when they are said, not when a buffer is full.
+        "PYTHONUNBUFFERED": "1",
+    }
+    return {**os.environ, **resolved}
+
+
+def prepared(role: str) -> Settings:
+    """Read the settings of a process that is going to run, and make its folders."""
+    settings = Settings.from_env(os.environ, role=role)
+    prepare_data_dir(settings)
+    return settings
+
+
+def _celery(*arguments: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", "celery", "--quiet", "--app", CELERY_APP, *arguments)
+
+
+def _require_broker(settings: Settings) -> None:
+    if not settings.broker_url:
+        where = f"CONFERRAL_DATA_DIR={str(settings.data_dir)!r}"
+        raise SettingsError([f"CONFERRAL_REDIS_URL is not set and no `conferral up` runs on {where}"])
