@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -27,6 +27,7 @@ BUSY_TIMEOUT_MS = 15_000  # waiting for SQLite's writer reached 4 s; 10 s heartb
 STATEMENT_TIMEOUT_MS = 15_000
 LOCK_TIMEOUT_MS = 5_000
 CONNECT_SECONDS = 5
+MIGRATION_LOCK = 0x434F4E46  # "CONF": two hosts that migrate at once take turns
 CLOCK_EVERY_SECONDS = 60.0  # how often the offset to PostgreSQL's clock is measured
 
 _SQLITE_PRAGMAS = (
@@ -144,6 +145,14 @@ def open_engine(url: str, *, pool_size: int = 5, application: str = "conferral")
             "keepalives_idle": 30,
         },
     )
+
+
+def lock_for_migration(connection: Connection) -> None:
+    """Let one migration run at a time, for as long as it takes; SQLite has one writer anyway."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SET LOCAL lock_timeout = 0"))
+        connection.execute(text("SET LOCAL statement_timeout = 0"))
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
 
 
 def normalise(url: str) -> URL:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import insert  # compiles for SQLite, too
 from sqlalchemy.orm import Session
 
@@ -211,3 +211,23 @@ def count_issued(session: Session, organisation_id: str, since: datetime, until:
         )
     ).scalar_one()
     return counted
+
+
+def batch_rows_of(session: Session, batch_id: str, numbers: Sequence[int]) -> set[int]:
+    """Return those rows of a batch that are credentials already."""
+    return set(
+        session.execute(
+            select(credentials.c.batch_row).where(
+                credentials.c.batch_id == batch_id, credentials.c.batch_row.in_(numbers)
+            )
+        ).scalars()
+    )
+
+
+def set_runs(session: Session, pairs: Sequence[tuple[str, str]]) -> None:
+    """Name the runs that issue credentials: (credential id, run id)."""
+    if pairs:
+        session.execute(
+            update(credentials).where(credentials.c.id == bindparam("one")).values(run_id=bindparam("run")),
+            [{"one": credential_id, "run": run_id} for credential_id, run_id in pairs],
+        )

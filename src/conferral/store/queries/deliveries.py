@@ -218,3 +218,8 @@ def suppress(session: Session, organisation_id: str, address_hmac: bytes, reason
         .values(organisation_id=organisation_id, address_hmac=address_hmac, reason=reason, created_at=now)
         .on_conflict_do_nothing(index_elements=["organisation_id", "address_hmac"])
     )
+
+
+def event(session: Session, event_id: str) -> Record | None:
+    """Return an event with its frozen body."""
+    return session.execute(select(events).where(events.c.id == event_id)).one_or_none()

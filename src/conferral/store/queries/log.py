@@ -12,7 +12,7 @@ from sqlalchemy import insert as insert_row
 from sqlalchemy.dialects.postgresql import insert  # compiles for SQLite, too
 from sqlalchemy.orm import Session
 
-from conferral.domain.merkle import Tile
+from conferral.domain.merkle import ReadTile, Tile
 from conferral.store.records import Record
 from conferral.store.tables import checkpoints, credentials, leaves, log_tiles, logs
 
@@ -83,14 +83,18 @@ def give_indices(session: Session, leaf_ids: Sequence[int], first: int) -> None:
     )
 
 
-def read_tile(session: Session, log: str, level: int, number: int) -> bytes | None:
-    """Return a tile as wide as it is by now."""
-    found: bytes | None = session.execute(
-        select(log_tiles.c.data).where(
-            log_tiles.c.log == log, log_tiles.c.level == level, log_tiles.c.number == number
-        )
-    ).scalar_one_or_none()
-    return found
+def tile_reader(session: Session, log: str) -> ReadTile:
+    """Return a function that reads a stored tile, as wide as it is by now; empty if there is none."""
+
+    def read_tile(level: int, number: int, _width: int) -> bytes:
+        found: bytes | None = session.execute(
+            select(log_tiles.c.data).where(
+                log_tiles.c.log == log, log_tiles.c.level == level, log_tiles.c.number == number
+            )
+        ).scalar_one_or_none()
+        return found or b""
+
+    return read_tile
 
 
 def write_tiles(session: Session, log: str, tiles: Sequence[Tile]) -> None:

@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""E-mail: one delivery, one Message-ID, identical bytes at every attempt.
+
+Between the server's answer and the commit that records it stands nothing. What is lost in that
+instant is sent again with the same identity, and said to be a possible duplicate.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from conferral.adapters.mailer import ChannelPaused
+from conferral.domain.breaker import HEALTHY, Breaker, Limits
+from conferral.domain.email_message import (
+    EmailContent,
+    EmailMessageBytes,
+    ReportContent,
+    compose,
+    compose_report,
+)
+from conferral.domain.identity import normalise_email
+from conferral.reliable import runs
+from conferral.reliable.crash_points import crash_point
+from conferral.reliable.errors import Ambiguous, Permanent, Retryable, Snooze
+from conferral.reliable.promises import BULK, INTERACTIVE, Promise
+from conferral.reliable.promises import promise_all as promise_runs
+from conferral.reliable.runs import Run
+from conferral.reliable.tables import attempts
+from conferral.services import magic
+from conferral.services.runtime import Runtime
+from conferral.store.queries import bookkeeping, credentials, deliveries, tenancy
+from conferral.store.records import Record
+
+TASK: Final = "tasks.notifications.send_issuance_email"
+REPORT_TASK: Final = "tasks.notifications.send_report_email"
+LEASE_LEFT_SECONDS: Final = 5.0  # before the final dot: enough to record what it does
+BREAKER: Final = Limits(failures=5, first_seconds=10.0, longest_seconds=300.0)
+PAUSED_SECONDS: Final = 900.0  # the server refuses us, not a message: look again every 15 minutes
+PROBE_SECONDS: Final = 120.0  # longer than the longest send: one probe at a time
+CONNECTION_CODES: Final = ("smtp_unreachable", "smtp_throttled")
+
+
+def promise_all(rt: Runtime, session: Session, kind: str, issued: Sequence[Record]) -> None:
+    """Promise one e-mail for each credential, its identity fixed in this commit."""
+    now = rt.database.now().replace(microsecond=0)
+    domain = rt.mail_from.rpartition("@")[2]
+    rows: list[dict[str, Any]] = []
+    promised: list[Promise] = []
+    for row in issued:
+        delivery_id = rt.new_id("dlv")
+        rows.append(
+            {
+                "id": delivery_id,
+                "organisation_id": row.organisation_id,
+                "mode": row.mode,
+                "channel": "email",
+                "kind": kind,
+                "revision": 1,
+                "credential_id": row.credential_id,
+                "recipient": row.recipient_email,
+                "locale": row.recipient_locale,
+                "message_id": f"<{row.credential_id}.{kind}.1@{domain}>",
+                "state": "pending",
+                "possible_duplicate": False,
+                "created_at": now,
+            }
+        )
+        promised.append(
+            Promise(
+                task=TASK,
+                args=[delivery_id],
+                key=f"mail:{row.credential_id}:{kind}:1",
+                subject=row.credential_id,
+                tenant=row.organisation_id,
+                priority=BULK if row.batch_id else INTERACTIVE,
+                bundle_key=_channel(row.mode),
+                group_key=row.batch_id,
+            )
+        )
+    deliveries.add_all(session, rows)
+    ids = promise_runs(session, promised)
+    if len(ids) != len(rows):
+        raise Permanent("internal", "an e-mail of these credentials was promised before")
+    deliveries.set_runs(session, [(row["id"], run_id) for row, run_id in zip(rows, ids, strict=True)])
+
+
+def send(rt: Runtime, run: Run, delivery_id: str) -> None:
+    """Send the message of one delivery to its recipient."""
+    with rt.database.snapshot() as session:
+        delivery = _pending(session, delivery_id)
+        work = credentials.work(session, delivery.credential_id)
+        unsure = _may_have_been_sent(session, run)
+        suppressed = _is_suppressed(rt, session, delivery)
+    if work is None:
+        raise Permanent("credential_data_invalid", f"delivery {delivery_id} has no credential")
+    if suppressed:
+        raise Permanent("recipient_suppressed", f"delivery {delivery_id}: the recipient wants no mail")
+    _transmit(rt, run, delivery, compose(_content(rt, delivery, work)), unsure=unsure)
+
+
+def send_report(rt: Runtime, run: Run, delivery_id: str) -> None:
+    """Send one day's report to an owner."""
+    with rt.database.snapshot() as session:
+        delivery = _pending(session, delivery_id)
+        report = bookkeeping.report(session, delivery.report_id)
+        organisation = tenancy.organisation(session, delivery.organisation_id)
+        unsure = _may_have_been_sent(session, run)
+    if report is None or organisation is None:
+        raise Permanent("not_found", f"delivery {delivery_id} has no report")
+    content = ReportContent(
+        **_addressed(rt, delivery, organisation.name, organisation.reply_to, delivery.recipient),
+        report_date=report.day,
+        console_url=rt.url(f"/console/reports/{report.id}"),
+        figures=report.content["figures"],
+    )
+    _transmit(rt, run, delivery, compose_report(content), unsure=unsure)
+
+
+def _transmit(rt: Runtime, run: Run, delivery: Record, message: EmailMessageBytes, *, unsure: bool) -> None:
+    channel = _channel(delivery.mode)
+    breaker = _admit(rt, channel)
+
+    def before_dot() -> None:
+        run.check_lease(LEASE_LEFT_SECONDS)
+        if rt.hold_ambiguous:
+            with rt.database.transaction() as session:
+                deliveries.arm(session, delivery.id, run.attempt)
+
+    try:
+        receipt = rt.mailer(delivery.mode).send(message.at_attempt(run.spent), before_dot=before_dot)
+    except ChannelPaused as paused:
+        _pause(rt, channel, rt.database.now() + timedelta(seconds=PAUSED_SECONDS), paused.code)
+        raise
+    except Retryable as failed:
+        if failed.code in CONNECTION_CODES:
+            _count_failure(rt, channel, breaker, failed.code)
+        raise
+    except Ambiguous as unknown:
+        if rt.hold_ambiguous:
+            raise Permanent(unknown.code, unknown.detail, evidence=unknown.evidence) from None
+        raise
+    magic.after_sending(delivery, run)
+    with rt.database.transaction() as session:
+        deliveries.mark_sent(session, delivery.id, rt.database.now(), possible_duplicate=unsure)
+        run.settle(session, {"possible_duplicate": unsure}, evidence=receipt.evidence())
+        if not breaker.is_healthy:
+            deliveries.set_channel(session, channel, failures=0, opened=0, closed_until=None, code=None)
+    crash_point("settle.after_commit")
+
+
+def give_up(rt: Runtime, session: Session, run: Run, error: Permanent) -> None:
+    """Mark the delivery, in the commit that parks its run; the credential stays issued."""
+    delivery = deliveries.delivery(session, run.args[0])
+    if delivery is None:
+        return
+    held = error.code == "email_outcome_unknown"
+    deliveries.mark_failed(session, delivery.id, "held" if held else "failed", error.code)
+    if error.code == "mailbox_unknown" and rt.secrets_key is not None:
+        digest = address_digest(rt.secrets_key, delivery.recipient)
+        deliveries.suppress(session, delivery.organisation_id, digest, error.code, rt.database.now())
+
+
+def address_digest(secrets_key: bytes, address: str) -> bytes:
+    """Return what a suppression knows of an address: an HMAC, which names nobody after erasure."""
+    return hmac.digest(secrets_key, normalise_email(address).encode(), hashlib.sha256)
+
+
+def _pending(session: Session, delivery_id: str) -> Record:
+    delivery = deliveries.delivery(session, delivery_id)
+    if delivery is None:
+        raise Permanent("not_found", f"there is no delivery {delivery_id}")
+    return delivery
+
+
+def _content(rt: Runtime, delivery: Record, work: Record) -> EmailContent:
+    return EmailContent(
+        **_addressed(rt, delivery, work.organisation_name, work.organisation_reply_to, work.recipient_name),
+        credential_title=work.fields.get("course", work.template_name),
+        credential_url=rt.url(f"/c/{work.token}"),
+        credential_id=work.id,
+        unsubscribe_url=rt.url(f"/u/{work.token}"),
+        kind=delivery.kind,
+    )
+
+
+def _addressed(
+    rt: Runtime, delivery: Record, organisation: str, reply_to: str | None, recipient_name: str
+) -> dict[str, Any]:
+    return {
+        "message_id": delivery.message_id,
+        "date": delivery.created_at,
+        "delivery_id": delivery.id,
+        "from_name": organisation,
+        "from_address": rt.mail_from,
+        "recipient_name": recipient_name,
+        "recipient_address": delivery.recipient,
+        "locale": delivery.locale,
+        "organisation_name": organisation,
+        "reply_to": reply_to,
+        "organisation_id": delivery.organisation_id,
+        "test_mode": delivery.mode == "test",
+    }
+
+
+def _may_have_been_sent(session: Session, run: Run) -> bool:
+    if run.attempt == 1:
+        return False
+    earlier = session.execute(
+        select(attempts.c.outcome).where(attempts.c.run_id == run.id, attempts.c.number < run.attempt)
+    ).scalars()
+    return any(outcome in ("ambiguous", "lost", "fenced") for outcome in earlier)
+
+
+def _is_suppressed(rt: Runtime, session: Session, delivery: Record) -> bool:
+    if rt.secrets_key is None:
+        return False
+    digest = address_digest(rt.secrets_key, delivery.recipient)
+    return deliveries.is_suppressed(session, delivery.organisation_id, digest)
+
+
+def _channel(mode: str) -> str:
+    return f"mail:{mode}"
+
+
+def _admit(rt: Runtime, channel: str) -> Breaker:
+    """Return the channel's breaker if this run may use it; one run probes, the others snooze."""
+    with rt.database.snapshot() as session:
+        row = deliveries.channel(session, channel)
+    if row is None:
+        return HEALTHY
+    breaker = Breaker(row.failures, row.opened, row.closed_until)
+    if breaker.closed_until is None:
+        return breaker
+    now = rt.database.now()
+    if breaker.closed_until > now:
+        wait = (breaker.closed_until - now).total_seconds()
+        raise Snooze("channel_closed", f"channel {channel} is paused", seconds=wait)
+    with rt.database.transaction() as session:
+        until = now + timedelta(seconds=PROBE_SECONDS)
+        mine = deliveries.take_channel_probe(session, channel, breaker.closed_until, until)
+    if not mine:
+        raise Snooze("channel_closed", f"channel {channel} is being probed", seconds=BREAKER.first_seconds)
+    return breaker
+
+
+def _count_failure(rt: Runtime, channel: str, breaker: Breaker, code: str) -> None:
+    after = breaker.after_failure(rt.database.now(), BREAKER)
+    if after.closed_until is not None:
+        _pause(rt, channel, after.closed_until, code, after)
+        return
+    with rt.database.transaction() as session:
+        deliveries.set_channel(
+            session, channel, failures=after.failures, opened=after.opened, closed_until=None, code=code
+        )
+
+
+def _pause(rt: Runtime, channel: str, until: datetime, code: str, breaker: Breaker | None = None) -> None:
+    """Close the channel and move everything that waits for it, in one statement."""
+    state = breaker or Breaker(BREAKER.failures, 1, until)
+    with rt.database.transaction() as session:
+        deliveries.set_channel(
+            session,
+            channel,
+            failures=state.failures,
+            opened=state.opened,
+            closed_until=until,
+            code=code,
+        )
+        runs.defer(session, channel, until, code)

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Issuing: render, sign, log; expand batches; status lists; the search for what got stuck."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from conferral.reliable.runs import Run
+from conferral.reliable.task import MAX_BUNDLE, task
+from conferral.services import batching, housekeeping, issuing, status_lists
+from conferral.tasks.policy import ISSUE, MAINTENANCE
+from conferral.tasks.process import buried_by, runtime
+
+
+@task("tasks.issuance.issue_credential", policy=ISSUE, on_dead=buried_by(issuing.give_up), bundle=MAX_BUNDLE)
+def issue_credential(run: Run, credential_id: str) -> Any:
+    """Render and sign one credential and put it into the log's queue."""
+    return issuing.perform(runtime(), run, credential_id)
+
+
+@task("tasks.issuance.expand_batch", policy=ISSUE)
+def expand_batch(run: Run, batch_id: str, after: str) -> None:
+    """Turn the next rows of a batch into credentials."""
+    batching.expand(runtime(), run, batch_id, after)
+
+
+@task("tasks.issuance.open_status_list", policy=MAINTENANCE)
+def open_status_list(run: Run, organisation_id: str, mode: str, purpose: str) -> None:
+    """Open the status list that follows one which is nearly full."""
+    status_lists.open_next(runtime(), run, organisation_id, mode, purpose)
+
+
+@task("tasks.issuance.publish_status_list", policy=MAINTENANCE)
+def publish_status_list(run: Run, number: str) -> None:
+    """Sign a status list as its rows are now."""
+    status_lists.publish(runtime(), run, number)
+
+
+@task("tasks.issuance.retry_stuck", policy=MAINTENANCE)
+def retry_stuck(run: Run) -> None:
+    """Find credentials that are not final and have no live run; there should be none."""
+    housekeeping.retry_stuck(runtime(), run)
