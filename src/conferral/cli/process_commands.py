@@ -45,7 +45,10 @@ def flower() -> None:
 @click.command()
 def migrate() -> None:
     """Bring the database to this version; safe to run twice and on several hosts at once."""
-    from conferral.store import migrate as migrations
+    from conferral.store.engine import open_engine
+    from conferral.store.migrate import upgrade
 
-    revision = migrations.upgrade(processes.prepared("cli").database_url)
-    click.echo(f"the database is at revision {revision}", err=True)
+    engine = open_engine(processes.prepared("cli").database_url, application="conferral-migrate")
+    upgrade(engine)
+    engine.dispose()
+    click.echo("the database is at this version's schema", err=True)

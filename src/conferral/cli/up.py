@@ -16,12 +16,12 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import click
 
 from conferral.cli import banner, plan, ports, processes, redis_server, supervisor
 from conferral.cli.child import READY
+from conferral.cli.findings import GOOD
 from conferral.cli.output import Output
 from conferral.settings import Settings, key_files, running
 from conferral.settings.rules import DEMO_FILE
@@ -81,9 +81,7 @@ def _up(settings: Settings, output: Output, began: float) -> int:
 def _start_redis(settings: Settings, boss: supervisor.Supervisor, output: Output) -> Settings:
     """Use the Redis that is named, or start our own; return the settings with its address."""
     if settings.broker_url:
-        if not redis_server.may_answer(settings.broker_url):
-            place = urlsplit(settings.broker_url).hostname
-            output.say(f"the broker at {place} does not answer; what is due waits for it", level="warning")
+        _look_at_broker(settings.broker_url, output)
         return settings
     program = redis_server.find()
     password = key_files.read_or_create_password(settings.keys_dir / "redis.password")
@@ -97,6 +95,17 @@ def _start_redis(settings: Settings, boss: supervisor.Supervisor, output: Output
     )
     boss.start_all([plan.redis(settings, configuration, program)])
     return settings
+
+
+def _look_at_broker(url: str, output: Output) -> None:
+    """Say what is wrong with somebody else's Redis; it may be mended while we run."""
+    if url.startswith("amqp"):
+        return
+    from conferral.cli import redis_checks
+
+    for finding in redis_checks.findings(url):
+        if finding.state != GOOD:
+            output.say(f"Redis: {finding.detail}; {finding.fix}", level="warning")
 
 
 def _start_rest(settings: Settings, boss: supervisor.Supervisor) -> Mapping[str, str]:
