@@ -84,11 +84,12 @@ def promise_all(rt: Runtime, session: Session, kind: str, issued: Sequence[Recor
                 group_key=row.batch_id,
             )
         )
-    deliveries.add_all(session, rows)
-    ids = promise_runs(session, promised)
-    if len(ids) != len(rows):
-        raise Permanent("internal", "an e-mail of these credentials was promised before")
-    deliveries.set_runs(session, [(row["id"], run_id) for row, run_id in zip(rows, ids, strict=True)])
+    # A message that was promised before (a restored log, a repeated turn) is not promised again.
+    new = deliveries.add_messages(session, rows)
+    wanted = [one for one in promised if one.args[0] in new]
+    ids = promise_runs(session, wanted)
+    pairs = zip([one.args[0] for one in wanted], ids, strict=True)
+    deliveries.set_runs(session, list(pairs))
 
 
 def send(rt: Runtime, run: Run, delivery_id: str) -> None:
@@ -100,6 +101,9 @@ def send(rt: Runtime, run: Run, delivery_id: str) -> None:
         suppressed = _is_suppressed(rt, session, delivery)
     if work is None:
         raise Permanent("credential_data_invalid", f"delivery {delivery_id} has no credential")
+    if rt.hold_ambiguous and unsure and run.spent > 1 and delivery.armed_attempt is not None:
+        # The attempt before this one died between the final dot and its record: a person decides.
+        raise Permanent("email_outcome_unknown", f"delivery {delivery_id}: it may have arrived")
     if suppressed:
         raise Permanent("recipient_suppressed", f"delivery {delivery_id}: the recipient wants no mail")
     _transmit(rt, run, delivery, compose(_content(rt, delivery, work)), unsure=unsure)

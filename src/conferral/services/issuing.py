@@ -143,7 +143,9 @@ def perform(rt: Runtime, run: Run, credential_id: str) -> dict[str, str] | None:
         work = credentials.work(session, credential_id)
     if work is None:
         raise Permanent("credential_data_invalid", f"there is no credential {credential_id}")
-    if work.state != credential.QUEUED:
+    if work.state == credential.FAILED:
+        _take_up_again(rt, credential_id)
+    elif work.state != credential.QUEUED:
         return {"status": "already_issued", "credential_id": credential_id}
     magic.before_issuing(work, run)
     issuer = signing_keys.issuer(rt, work.organisation_id, work.mode)
@@ -181,11 +183,18 @@ def perform(rt: Runtime, run: Run, credential_id: str) -> dict[str, str] | None:
     return None
 
 
+def _take_up_again(rt: Runtime, credential_id: str) -> None:
+    # Only a person's replay executes the run of a failed credential again.
+    with rt.database.transaction() as session:
+        credentials.record_requeued(session, credential_id)
+
+
 def _render(rt: Runtime, work: Record) -> bytes:
-    version = design_store.materialise(rt.templates_folder, work.design, work.theme)
-    if version != work.design_version:
-        # The package was upgraded since admission: the old source is gone, the design goes on.
-        version = work.design_version if (rt.templates_folder / work.design_version).is_dir() else version
+    version = work.design_version
+    if not (rt.templates_folder / version).is_dir():
+        # First use on this host. After an upgrade of the package the old source may be gone;
+        # then the design as it is now is used: nobody has seen a PDF of this credential yet.
+        version = design_store.materialise(rt.templates_folder, work.design, work.theme)
     verification_url = rt.url(f"/c/{work.token}")
     data = {
         "credential": {

@@ -59,6 +59,14 @@ def add_all(session: Session, rows: Sequence[dict[str, Any]]) -> None:
         session.execute(insert(deliveries), list(rows))
 
 
+def add_messages(session: Session, rows: Sequence[dict[str, Any]]) -> set[str]:
+    """Insert e-mails; return the ids of those whose Message-ID is new."""
+    if not rows:
+        return set()
+    statement = insert_or(deliveries).on_conflict_do_nothing(index_elements=["message_id"])
+    return set(session.execute(statement.returning(deliveries.c.id), list(rows)).scalars())
+
+
 def set_runs(session: Session, pairs: Sequence[tuple[str, str]]) -> None:
     """Name the runs that execute deliveries: (delivery id, run id)."""
     if pairs:
