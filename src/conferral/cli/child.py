@@ -142,7 +142,11 @@ class Child:
 
     def notice_ready(self, now: float) -> bool:
         """Ask whether it is ready; True once, when it becomes so."""
-        if self.state != STARTING or (self.spec.is_ready is not None and not self.spec.is_ready()):
+        if (
+            self.state != STARTING
+            or self.spec.is_one_shot
+            or (self.spec.is_ready is not None and not self.spec.is_ready())
+        ):
             return False
         self.state, self.ready_after = READY, now - self.started_at
         return True

@@ -117,6 +117,8 @@ class Output:
         return bool(chunk)
 
     def _show(self, source: _Source, line: str) -> None:
+        if not line:
+            return
         try:
             self._lines.put_nowait(self._dressed(source.name, line))
         except queue.Full:

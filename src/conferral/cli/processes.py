@@ -45,6 +45,8 @@ POOLS = (
 # Native libraries leak slowly; a fresh child costs milliseconds.
 CHILD_TASKS = 5_000
 CHILD_KIBIBYTES = 400_000
+# Said once by `conferral up`; five workers need not say it in eight lines each.
+ROOT_WARNING = "ignore:You're running the worker with superuser privileges"
 # `getaddrinfo` knows no deadline; this bounds a resolver that does not answer.
 RESOLVER = "timeout:2 attempts:1"
 
@@ -86,7 +88,8 @@ def worker(settings: Settings, pool: Pool) -> Program:
             "--max-memory-per-child",
             str(CHILD_KIBIBYTES),
         ]
-    return Program(_celery(*arguments), environment(settings, pool.name) | {"RES_OPTIONS": RESOLVER})
+    own = {"RES_OPTIONS": RESOLVER, "PYTHONWARNINGS": ROOT_WARNING}
+    return Program(_celery(*arguments), environment(settings, pool.name) | own)
 
 
 def beat(settings: Settings) -> Program:
@@ -107,7 +110,8 @@ def flower(settings: Settings) -> Program:
     configuration.write_text("# Flower is configured by its arguments and FLOWER_ variables.\n")
     arguments = (
         *("flower", "--address=127.0.0.1", f"--port={settings.flower_port}", "--read-only=True"),
-        *("--persistent=False", f"--conf={configuration}"),
+        # Its warnings are about workers that do not answer within a second, which is no news.
+        *("--persistent=False", f"--conf={configuration}", "--logging=error"),
     )
     own = {
         "FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{flower_password(settings)}",

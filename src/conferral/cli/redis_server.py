@@ -92,6 +92,7 @@ def configuration(port: int, password: str, folder: Path) -> str:
             # Any other policy drops queues without an error.
             "maxmemory-policy noeviction",
             'logfile ""',
+            "loglevel warning",
             "",
         ]
     )

@@ -178,7 +178,10 @@ class Supervisor:
         return False
 
     def _report_end(self, child: Child, now: float) -> None:
-        if self._state == _STOPPING or (child.spec.is_one_shot and child.last_exit == 0):
+        if self._state == _STOPPING:
+            return
+        if child.spec.is_one_shot and child.last_exit == 0:
+            self._output.say(f"{child.spec.name} is done after {now - child.started_at:.1f} s")
             return
         pause = max(0.0, child.due_at - now)
         again = f"; it starts again in {pause:.0f} s" if child.state != STOPPED else ""

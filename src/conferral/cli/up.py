@@ -56,6 +56,8 @@ def _up(settings: Settings, output: Output, began: float) -> int:
     supervisor.end_leftovers(settings.run_dir, output)
     if problems := list(ports.taken(plan.wanted_ports(settings))):
         return _refuse(problems)
+    if os.geteuid() == 0:
+        output.say("running as root works, but a user of its own is safer", level="warning")
     boss = supervisor.Supervisor(settings.run_dir, output)
     boss.install_signals()
     try:
