@@ -10,18 +10,20 @@ once. A slot missed while nobody led is fired once by whoever takes over, if it 
 from __future__ import annotations
 
 import logging
+import os
 import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from celery import Celery, beat
-from celery.schedules import crontab
+from celery.schedules import crontab, maybe_schedule
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from conferral.reliable import leadership
-from conferral.reliable.app import process_of
+from conferral.reliable.app import ALIVE_DIRECTORY_VARIABLE, node_name, process_of
 from conferral.reliable.context import Context
 from conferral.reliable.crash_points import crash_point
 from conferral.reliable.owner import this_process
@@ -70,6 +72,8 @@ class SingletonScheduler(beat.Scheduler):
         except SQLAlchemyError as error:
             self._epoch = None
             log.warning("beat_tick_failed", extra={"code": type(error).__name__})
+        else:
+            self._touch_alive_file()
         return LOOK_SECONDS
 
     def close(self) -> None:
@@ -80,6 +84,12 @@ class SingletonScheduler(beat.Scheduler):
                 leadership.resign(session, LEADERSHIP, self._holder)
         except SQLAlchemyError:
             log.warning("beat_resigned_silently")  # the lease ends by itself
+
+    def _touch_alive_file(self) -> None:
+        """Give the sign of life that workers give, too: the database was reached just now."""
+        directory = os.environ.get(ALIVE_DIRECTORY_VARIABLE)
+        if directory:
+            Path(directory, f"{node_name('beat')}.alive").touch()
 
     def _lead(self, context: Context) -> None:
         with context.transaction() as session:
@@ -119,6 +129,7 @@ def newest_slot(when: Any, now: datetime) -> datetime | None:
     the epoch, so every Beat on every host agrees on them. `when` is a crontab or a schedule
     of Celery's, whose fields its type information does not name.
     """
+    when = maybe_schedule(when)  # entries may give seconds or a timedelta
     if isinstance(when, crontab):
         minute = now.replace(second=0, microsecond=0)
         for back in range(int(MAX_GRACE.total_seconds() // 60) + 1):
