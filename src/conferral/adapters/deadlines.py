@@ -44,7 +44,7 @@ class Watch:
         """
         handle = socket.fromfd(connected.fileno(), connected.family, connected.type)
         with self._lock:
-            previous, self._handle = self._handle, None if self._is_over else handle
+            previous, self._handle = self._handle, handle
             is_late = self.has_expired
         if previous is not None:
             previous.close()

@@ -46,6 +46,9 @@ _ATOMS: Final = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~ -]+")
 _MESSAGE_ID: Final = re.compile(r"<[A-Za-z0-9._+=-]+@[A-Za-z0-9.-]+>")
 _BASE64_LINE: Final = 76
 """RFC 2045 6.8."""
+_HEADER_LINE: Final = 74
+"""RFC 5322 2.1.1 asks for at most 78; this leaves room for the angle brackets of an address."""
+_FOLD: Final = "\r\n "
 _SANS: Final = "-apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'Noto Sans', sans-serif"
 _SERIF: Final = "Georgia, 'Times New Roman', 'Noto Serif', serif"
 
@@ -241,7 +244,7 @@ def _assembled(
     for name, value in headers.items():
         own[name] = _checked_text(name, value, limit=MAX_URL_CHARACTERS + len("<>"))
     own["MIME-Version"] = "1.0"
-    own["Content-Type"] = f'multipart/alternative; boundary="{boundary}"'
+    own["Content-Type"] = f'multipart/alternative;{_FOLD}boundary="{boundary}"'
     lines = [f"{name}: {value}" for name, value in own.items()]
     for subtype, text in (("plain", _TEXT.render(letter)), ("html", _HTML.render(letter))):
         lines += ["", f"--{boundary}", *_part(subtype, text)]
@@ -307,15 +310,17 @@ def _mailbox(name: str, address: str) -> str:
     if name.isascii() and "=?" not in name:
         quoted = name.replace("\\", "\\\\").replace('"', '\\"')
         return f'"{quoted}" <{address}>'
-    return f"{_encoded(name, 'From')} <{address}>"
+    encoded = _encoded(name, "From")
+    room = _HEADER_LINE - len(encoded.rpartition("\n")[2])
+    return f"{encoded}{' ' if len(address) < room else _FOLD}<{address}>"
 
 
 def _encoded(text: str, header: str) -> str:
     """Return a header's text folded by RFC 5322, in encoded words (RFC 2047) where it is not plain ASCII."""
     is_plain = text.isascii() and "=?" not in text
-    return Header(text, "us-ascii" if is_plain else "utf-8", header_name=header, maxlinelen=75).encode(
-        linesep="\r\n"
-    )
+    return Header(
+        text, "us-ascii" if is_plain else "utf-8", header_name=header, maxlinelen=_HEADER_LINE
+    ).encode(linesep="\r\n")
 
 
 def _checked_text(name: str, text: str, *, limit: int = MAX_TEXT_CHARACTERS) -> str:

@@ -9,7 +9,6 @@ Only the timestamp and the signature belong to an attempt.
 from __future__ import annotations
 
 import base64
-import binascii
 import datetime as dt
 import hashlib
 import hmac
@@ -150,7 +149,7 @@ def wants(event_filter: Collection[str] | None, event_type: str) -> bool:
 def _key(secret: str) -> bytes:
     try:
         key = base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
-    except binascii.Error:
+    except ValueError:
         key = b""
     if not secret.startswith(SECRET_PREFIX) or len(key) not in _ALLOWED_SECRET_BYTES:
         raise ValueError("a webhook secret is whsec_ followed by base64 of 24 to 64 bytes")
