@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from celery import Celery, bootsteps, signals
-from celery.exceptions import Ignore
+from celery.exceptions import Ignore, Reject
 from kombu import Exchange, Queue
+from sqlalchemy.exc import SQLAlchemyError
 
 from conferral.reliable.bell import UNREACHABLE
 from conferral.reliable.context import Context
@@ -27,7 +30,7 @@ from conferral.reliable.holding import Holding, Presence
 from conferral.reliable.owner import this_process
 from conferral.reliable.routing import Pool, Routing, check
 from conferral.reliable.tables import FAILURE, RETRY
-from conferral.reliable.task import MAX_BUNDLE, Executor, Task
+from conferral.reliable.task import MAX_BUNDLE, Executor, Task, Unclaimed
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +39,8 @@ VISIBILITY_TIMEOUT_SECONDS = 60
 RESULT_EXPIRES_SECONDS = 3_600  # a convenience for AsyncResult; the row is the truth
 SOCKET_SECONDS = 5.0
 ALIVE_SECONDS = 5.0
+PUT_BACK_SECONDS = 1.0  # between two tries to claim while the database is away
+MAX_NODE = 50  # characters of a node's name before the owner (66) in a column of 120
 ALIVE_DIRECTORY_VARIABLE = "CONFERRAL_ALIVE_DIRECTORY"
 
 
@@ -79,7 +84,10 @@ def make_celery(
         broker_transport_options=(
             redis | {"unacked_restore_interval": 1, "unacked_restore_throttle": 1} if is_redis else {}
         ),
-        result_backend_transport_options={"visibility_timeout": VISIBILITY_TIMEOUT_SECONDS},
+        result_backend_transport_options={
+            "visibility_timeout": VISIBILITY_TIMEOUT_SECONDS,
+            "retry_policy": {"max_retries": 0},  # the backend's own would try for 20 s
+        },
         visibility_timeout=VISIBILITY_TIMEOUT_SECONDS,  # one missed place leaves 3,600 s
         redis_socket_timeout=socket_seconds,
         redis_socket_connect_timeout=socket_seconds,
@@ -97,6 +105,7 @@ def make_celery(
         enable_utc=True,
         task_acks_late=True,  # with the next line: a dead child's message comes back
         task_reject_on_worker_lost=True,
+        task_acks_on_failure_or_timeout=False,  # nor is the message of a child cut by its time limit
         worker_prefetch_multiplier=1,  # a slot takes what it executes, nothing more
         task_track_started=True,
         task_ignore_result=True,  # a stored result costs 30 to 70 % more CPU a task
@@ -132,6 +141,7 @@ class _Bound:
     routing: Routing
     tasks: Mapping[str, Task]
     make_context: Callable[[], Context]
+    pool: Pool | None = None  # what this process serves, if it is a worker
     process: Process | None = None
     pid: int = 0
 
@@ -156,36 +166,50 @@ def bind(
 
 
 def process_of(app: Celery) -> Process:
-    """Return this process's database, heartbeat and executor; a forked child gets its own."""
+    """Return this process's database, heartbeat and executor; a forked child gets its own.
+
+    In a worker the heartbeat is started with it, whoever asks first: a lease is never taken
+    by a process that cannot renew it.
+    """
     bound: _Bound = getattr(app, _BOUND)
-    if bound.process is None or bound.pid != os.getpid():
-        context = bound.make_context()
-        holding = Holding(context)
-        bound.process = Process(context, holding, Executor(context, bound.tasks, holding))
-        bound.pid = os.getpid()
-    return bound.process
+    with _building:
+        if bound.process is None or bound.pid != os.getpid():
+            context = bound.make_context()
+            holding = Holding(context)
+            bound.process = Process(context, holding, Executor(context, bound.tasks, holding))
+            bound.pid = os.getpid()
+        process = bound.process
+    if bound.pool is not None:
+        process.holding.start(_presence(bound.pool))
+    return process
+
+
+# Threads of one worker ask at the same time; two Holdings would leave one without a heartbeat.
+# No process that forks ever takes it, so no child inherits it taken.
+_building = threading.Lock()
 
 
 def install_worker(app: Celery, pool: Pool) -> None:
     """Make the coming `celery worker` of this process serve `pool`.
 
-    Prefork: each child starts its own heartbeat. Threads: the one process does, and it also
-    runs a dispatcher. Every main process touches an alive file from its consumer's timer.
+    Prefork: each child has its own heartbeat, and the main process, which forks, never opens
+    the database. Threads: the one process does, and it also runs a dispatcher. Every main
+    process touches an alive file from its consumer's timer.
     """
     bound: _Bound = getattr(app, _BOUND)
     if pool not in bound.routing.pools:
         raise RoutingError(f"pool {pool.name} is not part of the routing")
-    app.steps["worker"].add(_AliveFile)
+    bound.pool = pool
+    app.steps["consumer"].add(_AliveFile)
     if pool.forks:
+        app.conf.task_time_limit = pool.hard_limit_seconds
         signals.worker_process_init.connect(
-            lambda **_: _start_heartbeat(app, pool, slots=1), weak=False, dispatch_uid=f"beat-{pool.name}"
+            lambda **_: process_of(app), weak=False, dispatch_uid=f"process-{pool.name}"
         )
     else:
         app.steps["worker"].add(_DispatcherStep)
         signals.worker_init.connect(
-            lambda **_: _start_heartbeat(app, pool, slots=pool.slots),
-            weak=False,
-            dispatch_uid=f"beat-{pool.name}",
+            lambda **_: process_of(app), weak=False, dispatch_uid=f"process-{pool.name}"
         )
 
 
@@ -194,17 +218,21 @@ def node_name(pool: str) -> str:
     return f"{pool}@{os.uname().nodename}"
 
 
-def _start_heartbeat(app: Celery, pool: Pool, slots: int) -> None:
-    presence = Presence(node_name(pool.name), pool.name, (pool.queue,), slots)
-    process_of(app).holding.start(presence)
+def _presence(pool: Pool) -> Presence:
+    return Presence(node_name(pool.name), pool.name, (pool.queue,), slots=1 if pool.forks else pool.slots)
 
 
 def _celery_function(app: Celery, name: str) -> Callable[..., Any]:
-    def execute(self: Any, run_ids: Sequence[str]) -> str:
+    def execute(self: Any, run_ids: Any = None, *_: Any, **__: Any) -> str:
         if not _is_ring(run_ids):
             log.error("ring_malformed", extra={"task": name, "code": "ring_malformed"})
             raise Ignore
-        executed = process_of(app).executor.execute(name, run_ids)
+        try:
+            executed = process_of(app).executor.execute(name, run_ids)
+        except (Unclaimed, SQLAlchemyError) as error:
+            log.warning("ring_put_back", extra={"task": name, "code": str(error)[:80]})
+            time.sleep(PUT_BACK_SECONDS)  # this slot has nothing else to do without a database
+            raise Reject(requeue=True) from error
         if not executed:
             raise Ignore  # done already, or somebody else has it
         if len(run_ids) == 1 and executed[0].outcome in (RETRY, FAILURE):
@@ -216,11 +244,15 @@ def _celery_function(app: Celery, name: str) -> Callable[..., Any]:
     return execute
 
 
+# Whatever else a message may carry (a NUL, half a surrogate pair) never reaches a database.
+_RUN_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
 def _is_ring(run_ids: Any) -> bool:
     return (
         isinstance(run_ids, list)
         and 0 < len(run_ids) <= MAX_BUNDLE
-        and all(isinstance(run_id, str) for run_id in run_ids)
+        and all(isinstance(run_id, str) and _RUN_ID.fullmatch(run_id) for run_id in run_ids)
     )
 
 
@@ -242,7 +274,7 @@ class _DispatcherStep(bootsteps.StartStopStep):
 
     def start(self, parent: Any) -> None:
         bound: _Bound = getattr(parent.app, _BOUND)
-        holder = f"{parent.hostname} {this_process()}"
+        holder = f"{parent.hostname[:MAX_NODE]} {this_process()}"
         self._dispatcher = Dispatcher(parent.app, process_of(parent.app).context, bound.tasks, holder)
         self._dispatcher.start()
 
@@ -253,9 +285,13 @@ class _DispatcherStep(bootsteps.StartStopStep):
 
 
 class _AliveFile(bootsteps.StartStopStep):
-    """Touches `<node>.alive` from the consumer's own timer: a deaf worker stops touching it."""
+    """Touches `<node>.alive` from the consumer's own timer: a deaf worker stops touching it.
 
-    requires = ("celery.worker.components:Timer",)
+    A step of the consumer, not of the worker: Celery clears the timer whenever it loses the
+    broker, and starts the consumer's steps again when it is back.
+    """
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
 
     def start(self, parent: Any) -> None:
         directory = os.environ.get(ALIVE_DIRECTORY_VARIABLE)
@@ -267,4 +303,4 @@ class _AliveFile(bootsteps.StartStopStep):
 
 
 def _touch(path: Path) -> None:
-    os.utime(path, (time.time(), time.time()))
+    path.touch()

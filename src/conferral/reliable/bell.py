@@ -8,17 +8,19 @@ Redis is away the caller is told which bells were not rung and the dispatcher ri
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from celery import Celery, states
+from celery.exceptions import TaskRevokedError
 from celery.utils import uuid
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from conferral.reliable.errors import Retryable
+from conferral.reliable.errors import Permanent, Retryable
 from conferral.reliable.outbox import Ring, Shown
 
 log = logging.getLogger(__name__)
@@ -38,11 +40,18 @@ class Bundle:
 
 
 class Bell:
-    """The publishing side of one Celery application in one process."""
+    """The publishing side of one Celery application in one process; its threads share it."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
         self._quiet_until = 0.0
+        self._suspects = False
+        self._asking = threading.Lock()
+
+    @property
+    def is_quiet(self) -> bool:
+        """Return whether Redis was found away less than QUIET_SECONDS ago."""
+        return time.monotonic() < self._quiet_until
 
     def ring(self, rings: Sequence[Ring]) -> list[str]:
         """Publish one message for each run; return the ids that were not surely rung."""
@@ -50,29 +59,49 @@ class Bell:
 
     def ring_bundles(self, bundles: Sequence[Bundle]) -> list[str]:
         """Publish one message for each bundle; return the ids that were not surely rung."""
-        unrung = [run_id for bundle in bundles for run_id in bundle.run_ids]
-        if not bundles or self._is_quiet():
-            return unrung
-        try:
-            with self._app.producer_or_acquire() as producer, producer.batch():
-                for bundle in bundles:
-                    self._publish(producer, bundle)
-        except UNREACHABLE as error:
-            self._be_quiet("ring_failed", error)
-            return unrung
-        return []
+        if not bundles or self._asked("ring_failed", lambda: self._publish_all(bundles)):
+            return []
+        return [run_id for bundle in bundles for run_id in bundle.run_ids]
 
     def show(self, shown: Iterable[Shown]) -> None:
         """Let AsyncResult(task_id) see these states; best effort, nothing of ours reads it."""
-        for each in shown:
-            if self._is_quiet():
-                return
-            failed = each.state in (states.FAILURE, states.RETRY)
-            result = Retryable(str(each.result)) if failed else each.result
-            try:
-                self._app.backend.store_result(each.run_id, result, each.state)
-            except UNREACHABLE as error:
-                self._be_quiet("result_not_shown", error)
+        states_to_show = list(shown)
+        if states_to_show:
+            self._asked("result_not_shown", lambda: self._store_all(states_to_show))
+
+    def _asked(self, failed: str, ask: Callable[[], None]) -> bool:
+        """Ask something of Redis; return whether it surely did it.
+
+        Once Redis was found away, one thread at a time finds out whether it is back, and
+        everybody else goes on at once: the rows stand, whatever happens here.
+        """
+        if self.is_quiet:
+            return False
+        asks_alone = self._suspects
+        if asks_alone and not self._asking.acquire(blocking=False):
+            return False
+        try:
+            ask()
+        except UNREACHABLE as error:
+            self._suspects = True
+            self._quiet_until = time.monotonic() + QUIET_SECONDS
+            log.warning(failed, extra={"code": type(error).__name__})
+            return False
+        except Exception:
+            # The caller has committed; an error here must not look like a failed commit.
+            log.exception(failed, extra={"code": "internal"})
+            return False
+        else:
+            self._suspects = False
+            return True
+        finally:
+            if asks_alone:
+                self._asking.release()
+
+    def _publish_all(self, bundles: Sequence[Bundle]) -> None:
+        with self._app.producer_or_acquire() as producer, producer.batch():
+            for bundle in bundles:
+                self._publish(producer, bundle)
 
     def _publish(self, producer: Any, bundle: Bundle) -> None:
         alone = len(bundle.run_ids) == 1
@@ -86,9 +115,15 @@ class Bell:
             ignore_result=True,
         )
 
-    def _is_quiet(self) -> bool:
-        return time.monotonic() < self._quiet_until
+    def _store_all(self, shown: Sequence[Shown]) -> None:
+        for each in shown:
+            result = _ERRORS[each.state](str(each.result)) if each.state in _ERRORS else each.result
+            self._app.backend.store_result(each.run_id, result, each.state)
 
-    def _be_quiet(self, event: str, error: Exception) -> None:
-        self._quiet_until = time.monotonic() + QUIET_SECONDS
-        log.warning(event, extra={"code": type(error).__name__})
+
+# What AsyncResult.get() raises, or shows as the reason of a retry.
+_ERRORS: Mapping[str, type[Exception]] = {
+    states.RETRY: Retryable,
+    states.FAILURE: Permanent,
+    states.REVOKED: TaskRevokedError,
+}

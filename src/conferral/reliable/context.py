@@ -28,6 +28,9 @@ class Context:
         lease_seconds, heartbeat_seconds: a lease must survive two missed heartbeats.
         sweep_seconds: the dispatcher's pause between passes.
         retry_scale: multiplies every retry delay; 1 in production.
+        ring_again_seconds: a message not claimed by then was lost, or its queue is slow.
+        record_pauses_seconds: how long a worker that cannot record a failure waits between
+            its tries; together far less than a lease.
     """
 
     transaction: Callable[[], AbstractContextManager[Session]]
@@ -39,3 +42,5 @@ class Context:
     heartbeat_seconds: float = 10.0
     sweep_seconds: float = 0.5
     retry_scale: float = 1.0
+    ring_again_seconds: float = 30.0
+    record_pauses_seconds: tuple[float, ...] = (0.2, 2.0)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 ENVIRONMENT_VARIABLE = "CONFERRAL_CRASH_AT"
@@ -23,15 +24,20 @@ class _Armed:
     point: str
     nth: int
     task: str | None
+    die: Callable[[], None]
     passed: int = 0
 
 
-def _parse(text: str) -> _Armed | None:
+def _kill_own_process() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _parse(text: str, die: Callable[[], None] = _kill_own_process) -> _Armed | None:
     if not text:
         return None
     place, _, task = text.partition(",")
     point, _, nth = place.partition(":")
-    return _Armed(point=point, nth=int(nth or 1), task=task or None)
+    return _Armed(point=point, nth=int(nth or 1), task=task or None, die=die)
 
 
 _armed = _parse(os.environ.get(ENVIRONMENT_VARIABLE, ""))
@@ -45,10 +51,10 @@ def crash_point(name: str) -> None:
         return
     _armed.passed += 1
     if _armed.passed == _armed.nth:
-        os.kill(os.getpid(), signal.SIGKILL)
+        _armed.die()
 
 
-def arm(text: str | None) -> None:
-    """Arm one point in this process, or none; for tests that run in a child of their own."""
+def arm(text: str | None, die: Callable[[], None] = _kill_own_process) -> None:
+    """Arm one point in this process, or none; for tests (`testing.crash_at` raises instead)."""
     global _armed  # noqa: PLW0603 - one process, one armed point, by definition
-    _armed = _parse(text or "")
+    _armed = _parse(text or "", die)

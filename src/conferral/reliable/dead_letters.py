@@ -85,22 +85,28 @@ def revive(session: Session, run_id: str) -> bool:
     """Make one ended run due again, parked or not; for whoever finds its work undone.
 
     The caller has shown that the effect is missing; the run keeps identity and history.
+    False when the run has not ended, or when a successor of its coalescing key waits already.
     """
     now = terms_of(session).now()
-    moved = session.execute(
-        update(runs)
-        .where(runs.c.id == run_id, runs.c.state.in_((FAILURE, SUCCESS, REVOKED)))
-        .values(state=PENDING, spent=0, due_at=now, rung_at=None, finished_at=None, result=None)
-    )
+    fresh: dict[str, Any] = {
+        "state": PENDING, "spent": 0, "due_at": now, "rung_at": None, "finished_at": None,
+        "result": None, "error_code": None, "error_detail": None,
+    }  # fmt: skip
+    ended = (runs.c.id == run_id, runs.c.state.in_((FAILURE, SUCCESS, REVOKED)))
+    try:
+        with session.begin_nested():
+            moved = session.execute(update(runs).where(*ended).values(**fresh))
+    except IntegrityError:
+        return False
     return bool(moved.rowcount == 1)  # type: ignore[attr-defined]  # CursorResult, by construction
 
 
 def discard(session: Session, wanted: Filter, *, limit: int = PAGE) -> list[str]:
-    """Give dead letters up for good; they stay in the history as cancelled."""
+    """Give dead letters up for good; return their ids. They stay in the history as cancelled."""
     now = terms_of(session).now()
     ids = [row.id for row in listed(session, wanted, limit=limit)]
-    session.execute(update(runs).where(runs.c.id.in_(ids), PARKED).values(state=REVOKED, finished_at=now))
-    return ids
+    given_up = update(runs).where(runs.c.id.in_(ids), PARKED).values(state=REVOKED, finished_at=now)
+    return sorted(session.execute(given_up.returning(runs.c.id)).scalars())
 
 
 def _replay_one(session: Session, row: Any, now: datetime) -> bool:
@@ -115,7 +121,7 @@ def _replay_one(session: Session, row: Any, now: datetime) -> bool:
             moved = session.execute(update(runs).where(*fence).values(**fresh))
     except IntegrityError:
         merged = {"merged_into": successor_of(session, row.coalesce_key)}
-        session.execute(update(runs).where(*fence).values(state=SUCCESS, result=merged))
+        session.execute(update(runs).where(*fence).values(state=SUCCESS, result=merged, finished_at=now))
         return True
     if moved.rowcount != 1:  # type: ignore[attr-defined]  # CursorResult, by construction
         return False

@@ -14,33 +14,32 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from itertools import groupby
 
-from celery import Celery
 from amqp.exceptions import ChannelError
+from celery import Celery
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from conferral.reliable import leadership, metrics, runs
+from conferral.reliable import leadership, metrics, pauses, runs
 from conferral.reliable.bell import Bell, Bundle
 from conferral.reliable.context import Context
 from conferral.reliable.crash_points import crash_point
 from conferral.reliable.outbox import terms_of
-from conferral.reliable.rescue import OnDead, rescue_expired
+from conferral.reliable.promises import BULK
+from conferral.reliable.rescue import Rescued, orphans, rescue_expired, rescue_gone
 from conferral.reliable.routing import BOUND_PER_SLOT, MIN_QUEUE_BOUND
-from conferral.reliable.tables import RUNG, UNRUNG, pauses, workers
+from conferral.reliable.tables import LEASED, RUNG, UNRUNG, workers
 from conferral.reliable.tables import runs as runs_table
-from conferral.reliable.task import MAX_BUNDLE, Task
-from conferral.reliable.urgency import Candidate, Queue
+from conferral.reliable.task import MAX_BUNDLE, Task, burials
+from conferral.reliable.urgency import BULK_SHARE, Candidate, Queue, Turn
 
 log = logging.getLogger(__name__)
 
 LEADERSHIP = "dispatcher"
 BUSY_PAUSE_SECONDS = 0.05  # after a pass that left due runs behind
-RING_AGAIN_SECONDS = 30.0  # a message not claimed by then was lost, or the queue is slow
 WORKER_SEEN_SECONDS = 30.0  # three heartbeats
 WORKER_FORGOTTEN = timedelta(days=1)
 PRUNE_EVERY_SECONDS = 3600.0
@@ -53,6 +52,7 @@ class Dispatcher:
         self._app = app
         self._context = context
         self._tasks = tasks
+        self._burials = burials(tasks)
         self._holder = holder
         self._bell = Bell(app)
         self._stopped = threading.Event()
@@ -60,7 +60,7 @@ class Dispatcher:
         self._lead_again_at = 0.0
         self._epoch: int | None = None
         self._prune_at = 0.0
-        self._last_tenant: dict[str, str] = {}
+        self._turns: dict[str, Turn] = {}  # whose turn it is, by queue
         self._allowance: dict[str, tuple[float, float]] = {}  # queue -> (runs allowed, as of)
 
     def start(self) -> None:
@@ -108,52 +108,56 @@ class Dispatcher:
         self._prune_workers()
         with self._context.snapshot() as session:
             slots = _slots(session, self._context.now())
-            paused = set(session.execute(select(pauses.c.scope, pauses.c.name)).tuples())
-        halted = {name for scope, name in paused if scope == "queue"}
-        held_groups = sorted(name for scope, name in paused if scope == "group")
+            paused = pauses.paused(session)
+        if self._bell.is_quiet:
+            return False  # nothing can be rung; marking and unmarking would be all we do
         behind = False
         for queue in self._context.routing.queues:
-            if queue in halted:
+            if queue in paused.queues:
                 continue
             bound = max(MIN_QUEUE_BOUND, BOUND_PER_SLOT * slots.get(queue, 0))
-            behind |= self._top_up(queue, bound, held_groups)
+            behind |= self._top_up(queue, bound, sorted(paused.groups))
             self._ring_again(queue, bound)
         return behind
 
     def _rescue(self) -> None:
+        """Bring back what dead or frozen workers held; one read when there is nothing."""
         with self._context.snapshot() as session:
+            gone = orphans(session)
             expired = session.execute(
-                select(runs_table.c.id)
-                .where(runs_table.c.state == "STARTED", runs_table.c.lease_until < self._context.now())
-                .limit(1)
+                select(runs_table.c.id).where(LEASED, runs_table.c.lease_until < self._context.now()).limit(1)
             ).first()
-        if expired is None:
-            return
-        with self._context.transaction() as session:
-            rescued = rescue_expired(session, self._burial)
+        rescued: list[Rescued] = []
+        if gone or expired is not None:
+            with self._context.transaction() as session:
+                rescued = rescue_gone(session, gone, self._burials)
+                rescued += rescue_expired(session, self._burials)
         metrics.rescued(len(rescued))
         for one in rescued:
             log.warning("run_rescued", extra={"run_id": one.run_id, "task": one.task, "state": one.state})
 
-    def _burial(self, name: str) -> OnDead | None:
-        declared = self._tasks.get(name)
-        return declared.on_dead if declared else None
-
     def _top_up(self, queue: str, bound: int, held_groups: Sequence[str]) -> bool:
         now = self._context.now()
         with self._context.snapshot() as session:
-            room = min(bound - _outstanding(session, queue), self._allowed(queue, bound))
-            if room <= 0:
+            all_rung, bulk_rung = _outstanding(session, queue)
+            allowed = self._allowed(queue, bound)
+            room = min(bound - all_rung, allowed)
+            # Clicks are rung by whoever promises them, past the bound. A batch keeps its share
+            # of the bound beside them, or a stream of clicks would starve it.
+            bulk_room = min(bound // BULK_SHARE - bulk_rung, allowed)
+            waiting = Queue(session, queue, now, held_groups, self._turns.setdefault(queue, Turn()))
+            if room > 0:
+                chosen = waiting.most_urgent(room)
+            elif bulk_room > 0:
+                room, chosen = bulk_room, waiting.most_urgent_bulk(bulk_room)
+            else:
                 return False
-            waiting = Queue(session, queue, now, held_groups, self._last_tenant.get(queue, ""))
-            chosen = waiting.most_urgent(room)
-            self._last_tenant[queue] = waiting.last_tenant
-        if chosen:
-            self._ring(queue, chosen)
-        return len(chosen) >= room
+        rung = self._ring(queue, chosen) if chosen else True
+        return rung and len(chosen) >= room
 
-    def _ring(self, queue: str, chosen: Sequence[Candidate]) -> None:
-        # Marked first: a crash before the message costs one RING_AGAIN_SECONDS, and a run is
+    def _ring(self, queue: str, chosen: Sequence[Candidate]) -> bool:
+        """Mark and ring; return whether the bells were rung."""
+        # Marked first: a crash before the message costs one `ring_again_seconds`, and a run is
         # never marked as rung after it was already claimed and retried.
         with self._context.transaction() as session:
             now = terms_of(session).now()
@@ -165,30 +169,18 @@ class Dispatcher:
                     .returning(runs_table.c.id)
                 ).scalars()
             )
-        bundles = list(self.bundles(queue, [one for one in chosen if one.run_id in marked]))
+        bundles = bundles_of(self._tasks, queue, [one for one in chosen if one.run_id in marked])
         unrung = self._bell.ring_bundles(bundles)
         crash_point("dispatch.published")
         metrics.rung(queue, len(marked) - len(unrung))
-        self._spend(queue, len(marked))
+        self._spend(queue, len(marked) - len(unrung))
         if unrung:
             with self._context.transaction() as session:
                 runs.unring(session, unrung)
-
-    def bundles(self, queue: str, chosen: Iterable[Candidate]) -> Iterable[Bundle]:
-        """Put bulk runs of one task and destination, never claimed before, into one message."""
-
-        def kind(one: Candidate) -> tuple[str, str, int]:
-            declared = self._tasks.get(one.task)
-            size = min(declared.bundle, MAX_BUNDLE) if declared and one.may_be_bundled else 1
-            return one.task, one.bundle_key or "", size
-
-        for (name, _, size), alike in groupby(sorted(chosen, key=kind), key=kind):
-            run_ids = [one.run_id for one in alike]
-            for start in range(0, len(run_ids), size):
-                yield Bundle(name, queue, tuple(run_ids[start : start + size]))
+        return not unrung
 
     def _ring_again(self, queue: str, bound: int) -> None:
-        stale = self._context.now() - timedelta(seconds=RING_AGAIN_SECONDS)
+        stale = self._context.now() - timedelta(seconds=self._context.ring_again_seconds)
         with self._context.snapshot() as session:
             unclaimed = session.execute(
                 select(runs_table.c.id)
@@ -235,6 +227,27 @@ class Dispatcher:
             session.execute(delete(workers).where(workers.c.seen_at < forgotten))
 
 
+def bundles_of(tasks: Mapping[str, Task], queue: str, chosen: Iterable[Candidate]) -> list[Bundle]:
+    """Put bulk runs of one task and destination, never claimed before, into one message.
+
+    Messages keep the order of urgency of their first runs.
+    """
+    messages: list[tuple[str, list[str]]] = []
+    open_bundles: dict[tuple[str, str | None], list[str]] = {}
+    for one in chosen:
+        declared = tasks.get(one.task)
+        size = min(declared.bundle, MAX_BUNDLE) if declared and one.may_be_bundled else 1
+        kind = (one.task, one.bundle_key)
+        bundle = open_bundles.get(kind) if size > 1 else None
+        if bundle is None or len(bundle) >= size:
+            bundle = []
+            messages.append((one.task, bundle))
+            if size > 1:
+                open_bundles[kind] = bundle
+        bundle.append(one.run_id)
+    return [Bundle(name, queue, tuple(run_ids)) for name, run_ids in messages]
+
+
 def _slots(session: Session, now: datetime) -> dict[str, int]:
     """Return the slots of live consumers by queue."""
     seen = session.execute(
@@ -249,9 +262,12 @@ def _slots(session: Session, now: datetime) -> dict[str, int]:
     return slots
 
 
-def _outstanding(session: Session, queue: str) -> int:
-    """Return how many runs of the queue are rung and not yet claimed."""
-    counted: int = session.execute(
-        select(func.count()).select_from(runs_table).where(runs_table.c.queue == queue, RUNG)
-    ).scalar_one()
-    return counted
+def _outstanding(session: Session, queue: str) -> tuple[int, int]:
+    """Return how many runs of the queue are rung and not yet claimed: all, and bulk ones."""
+    by_priority = session.execute(
+        select(runs_table.c.priority, func.count())
+        .where(runs_table.c.queue == queue, RUNG)
+        .group_by(runs_table.c.priority)
+    ).all()
+    everything = sum(count for _, count in by_priority)
+    return everything, sum(count for priority, count in by_priority if priority >= BULK)

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import update
 from sqlalchemy.dialects.postgresql import insert  # compiles for SQLite, too (see promises.py)
@@ -30,6 +30,9 @@ from conferral.reliable.tables import LEASED, runs, workers
 
 log = logging.getLogger(__name__)
 
+# No effect takes this long (archives have 600 s); a thread that hangs must not own its run for ever.
+MAX_HELD_SECONDS = 3_600.0
+
 
 @dataclass(frozen=True, slots=True)
 class Presence:
@@ -41,23 +44,42 @@ class Presence:
     slots: int
 
 
+@dataclass(slots=True)
+class _Lease:
+    """Monotonic times: when the lease surely ends, when it was taken."""
+
+    until: float
+    since: float
+
+
 class Holding:
-    """What this process has claimed and not yet ended."""
+    """What this process has claimed and not yet ended; its threads may share it.
+
+    Held by (run id, attempt): a thread that froze, lost its run and wakes up must not drop
+    the lease of the thread beside it that executes the same run now.
+    """
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._held: dict[str, float] = {}  # run id -> monotonic time at which its lease ends
+        self._held: dict[tuple[str, int], _Lease] = {}
         self._lock = threading.Lock()
         self._presence: Presence | None = None
-        self._started_at = context.now()
+        self._started_at: datetime | None = None
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self.owner = this_process()
 
     def start(self, presence: Presence | None = None) -> None:
-        """Start renewing; with a presence also say every time that we are alive."""
-        self._presence = presence
-        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        """Start renewing, once; with a presence also say every time that we are alive.
+
+        The database is first asked by the thread: a process that starts while it is away
+        still gets its heartbeat.
+        """
+        with self._lock:
+            if self._thread is not None:
+                return
+            self._presence = presence
+            self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -66,22 +88,26 @@ class Holding:
 
     def add(self, claimed: Iterable[Run]) -> None:
         """Renew these from now on."""
-        until = time.monotonic() + self._context.lease_seconds
+        now = time.monotonic()
         with self._lock:
             for run in claimed:
-                self._held[run.id] = until
-                run.lease_left = functools.partial(self.seconds_left, run.id)
-                run.let_go = functools.partial(self.drop, run.id)
+                self._held[run.id, run.attempt] = _Lease(now + self._context.lease_seconds, now)
+                run.lease_left = functools.partial(self._seconds_left, run.id, run.attempt)
+                run.let_go = functools.partial(self._drop, run.id, run.attempt)
 
-    def drop(self, run_id: str) -> None:
+    def drop(self, run: Run) -> None:
         """Stop renewing one run."""
-        with self._lock:
-            self._held.pop(run_id, None)
+        self._drop(run.id, run.attempt)
 
-    def seconds_left(self, run_id: str) -> float:
+    def _drop(self, run_id: str, attempt: int) -> None:
+        with self._lock:
+            self._held.pop((run_id, attempt), None)
+
+    def _seconds_left(self, run_id: str, attempt: int) -> float:
         """Return how long the lease of a run surely lasts, from memory."""
         with self._lock:
-            return self._held.get(run_id, 0.0) - time.monotonic()
+            lease = self._held.get((run_id, attempt))
+        return lease.until - time.monotonic() if lease else 0.0
 
     def _beat(self) -> None:
         while True:
@@ -90,38 +116,45 @@ class Holding:
             except SQLAlchemyError as error:
                 # The next beat comes well before the lease ends; the fence covers the rest.
                 log.warning("heartbeat_failed", extra={"code": type(error).__name__})
+            except Exception:
+                # A process without a heartbeat loses every run that takes longer than a lease.
+                log.exception("heartbeat_raised", extra={"code": "internal"})
             if self._stopped.wait(self._context.heartbeat_seconds):
                 return
 
     def renew(self) -> None:
         """Renew every held lease in one statement, and our presence."""
-        with self._lock:
-            held = list(self._held)
+        held = self._renewable()
         if not held and self._presence is None:
             return
         began = time.monotonic()
         with self._context.transaction() as session:
-            now = terms_of(session).now()
-            until = now + timedelta(seconds=self._context.lease_seconds)
-            renewed: list[str] = []
-            if held:
-                renewed = list(
-                    session.execute(
-                        update(runs)
-                        .where(runs.c.id.in_(held), LEASED, runs.c.lease_owner == self.owner)
-                        .values(lease_until=until)
-                        .returning(runs.c.id)
-                    ).scalars()
-                )
+            renewed = self._renew(session, {run_id for run_id, _ in held}) if held else set()
             if self._presence is not None:
                 self._say_present(session, self._presence)
         with self._lock:
-            for run_id in renewed:
-                if run_id in self._held:
-                    self._held[run_id] = began + self._context.lease_seconds
+            for run_id, attempt in renewed:
+                if (lease := self._held.get((run_id, attempt))) is not None:
+                    lease.until = began + self._context.lease_seconds
+
+    def _renewable(self) -> list[tuple[str, int]]:
+        oldest = time.monotonic() - MAX_HELD_SECONDS
+        with self._lock:
+            return [key for key, lease in self._held.items() if lease.since > oldest]
+
+    def _renew(self, session: Session, run_ids: set[str]) -> set[tuple[str, int]]:
+        until = terms_of(session).now() + timedelta(seconds=self._context.lease_seconds)
+        renewed = session.execute(
+            update(runs)
+            .where(runs.c.id.in_(sorted(run_ids)), LEASED, runs.c.lease_owner == self.owner)
+            .values(lease_until=until)
+            .returning(runs.c.id, runs.c.attempt)
+        )
+        return {(row.id, row.attempt) for row in renewed}
 
     def _say_present(self, session: Session, presence: Presence) -> None:
         now = terms_of(session).now()
+        self._started_at = self._started_at or now
         statement = insert(workers).values(
             node=presence.node,
             pid=os.getpid(),
@@ -134,6 +167,7 @@ class Holding:
         )
         session.execute(
             statement.on_conflict_do_update(
-                index_elements=[workers.c.node, workers.c.pid], set_={"seen_at": now}
+                index_elements=[workers.c.node, workers.c.pid],
+                set_={"seen_at": now, "started_at": self._started_at, "slots": presence.slots},
             )
         )

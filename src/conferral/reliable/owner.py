@@ -26,14 +26,32 @@ def _describe(pid: int) -> str:
 
 
 def is_gone(owner: str) -> bool:
-    """Return whether the owner certainly no longer runs; False when that cannot be known here."""
+    """Return whether the owner certainly no longer runs; False when that cannot be known here.
+
+    >>> is_gone(this_process()), is_gone("another-boot/1/1/1"), is_gone("nonsense")
+    (False, False, False)
+    """
     parts = owner.split("/")
-    if len(parts) != 4 or _UNKNOWN in parts:  # noqa: PLR2004 - the four parts of an owner
+    if len(parts) != 4 or _UNKNOWN in parts or not parts[2].isdigit():  # noqa: PLR2004 - an owner's parts
         return False
     boot, namespace, pid, started = parts
     if boot != _boot_id() or namespace != _pid_namespace():
         return False
-    return _start_time(int(pid)) != started
+    if not _exists(int(pid)):
+        return True
+    # /proc may be mounted so that other users' processes are invisible: unreadable is not gone.
+    now_started = _start_time(int(pid))
+    return now_started not in (_UNKNOWN, started)
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 @lru_cache(maxsize=1)
@@ -56,7 +74,7 @@ def _start_time(pid: int) -> str:
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
-        return _UNKNOWN if not Path("/proc/self").exists() else "gone"
+        return _UNKNOWN
     fields = stat[stat.rindex(")") + 2 :].split()
     # A zombie has ended; only its parent has not asked yet.
-    return "gone" if fields[0] in "ZX" else fields[19]
+    return "ended" if fields[0] in "ZX" else fields[19]

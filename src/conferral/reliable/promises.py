@@ -64,6 +64,8 @@ def promise(session: Session, task: str, args: Sequence[str], **options: Any) ->
         The id of the run that will do the work: new, or the one that holds the key.
     """
     wanted = Promise(task=task, args=args, **options)
+    if wanted.key is not None and wanted.coalesce is not None:
+        raise ValueError("a promise is made once for ever (key) or once until claimed (coalesce), not both")
     row = _row(session, wanted)
     insert_row = _insert_once if wanted.coalesce is None else _insert_coalescing
     run_id = insert_row(session, row)

@@ -8,9 +8,10 @@ successor must not make the rescue of its neighbours fail.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Row, select, update
@@ -18,15 +19,20 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from conferral.reliable.errors import Permanent
-from conferral.reliable.outbox import terms_of
+from conferral.reliable.outbox import Shown, outbox_of, terms_of
 from conferral.reliable.owner import is_gone
-from conferral.reliable.runs import UNLEASED, Run, record_attempt, successor_of
+from conferral.reliable.promises import INTERACTIVE
+from conferral.reliable.runs import UNLEASED, OnDead, Run, record_attempt, successor_of
 from conferral.reliable.tables import FAILURE, LEASED, RETRY, STARTED, SUCCESS, attempts, runs
+
+log = logging.getLogger(__name__)
 
 POISON_AFTER = 3  # attempts in a row that died with their process
 RESCUE_LIMIT = 200  # runs a pass: each is a few statements in one transaction
 
-OnDead = Callable[[Session, Run, Permanent], None]
+# A burial (`on_dead`) that raises is tried again at every pass for this long; then the run is
+# parked without it, loudly: no run may be lost, or rescued for ever, because its burial fails.
+BURIAL_PATIENCE = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +49,7 @@ def rescue_expired(session: Session, on_dead: Callable[[str], OnDead | None]) ->
     """Rescue runs whose lease ran out; `on_dead` looks up a task's burial by its name."""
     now = terms_of(session).now()
     expired = session.execute(
-        _leased().where(LEASED, runs.c.lease_until < now).order_by(runs.c.lease_until).limit(RESCUE_LIMIT)
+        select(runs).where(LEASED, runs.c.lease_until < now).order_by(runs.c.lease_until).limit(RESCUE_LIMIT)
     ).all()
     return [rescued for row in expired if (rescued := _rescue(session, row, now, on_dead))]
 
@@ -57,66 +63,95 @@ def rescue_gone(
     would turn that moment into half a minute.
     """
     now = terms_of(session).now()
-    held = session.execute(_leased().where(LEASED, runs.c.id.in_(run_ids))).all()
+    held = session.execute(select(runs).where(LEASED, runs.c.id.in_(run_ids))).all()
     orphans = [row for row in held if is_gone(row.lease_owner or "")]
     return [rescued for row in orphans if (rescued := _rescue(session, row, now, on_dead))]
 
 
-def _leased() -> Any:
-    return select(runs)
+def orphans(session: Session) -> list[str]:
+    """Return the runs held by processes of this host that no longer exist; at most RESCUE_LIMIT.
+
+    For whoever is not told by a message: a main process that was killed takes its messages
+    with it, a child killed by its time limit may have had its message acknowledged.
+    """
+    owners = session.execute(select(runs.c.lease_owner).where(LEASED).distinct()).scalars()
+    gone = [owner for owner in owners if owner and is_gone(owner)]
+    if not gone:
+        return []
+    held = select(runs.c.id).where(LEASED, runs.c.lease_owner.in_(gone)).limit(RESCUE_LIMIT)
+    return list(session.execute(held).scalars())
 
 
 def _rescue(
     session: Session, row: Row[Any], now: datetime, on_dead: Callable[[str], OnDead | None]
 ) -> Rescued | None:
-    begun = row.started_at is not None
-    run = Run(
-        id=row.id, task=row.task, args=row.args, subject=row.subject, tenant=row.tenant,
-        priority=row.priority, group_key=row.group_key, coalesce_key=row.coalesce_key,
-        attempt=row.attempt, spent=row.spent, owner=row.lease_owner or "", claimed_at=row.started_at or now,
-    )  # fmt: skip
-    if not begun:
-        state = _move_from(session, row, RETRY, due_at=now, spent=row.spent - 1)
-        outcome, code = "snoozed", "given_back"
+    """Rescue one run in a savepoint of its own: a burial that raises must not undo its neighbours'."""
+    try:
+        with session.begin_nested():
+            return _rescue_one(session, row, now, on_dead)
+    except Exception:
+        log.exception("burial_failed", extra={"run_id": row.id, "task": row.task, "code": "poison"})
+    if now - row.lease_until < BURIAL_PATIENCE:
+        return None
+    with session.begin_nested():
+        return _rescue_one(session, row, now, lambda _: None)
+
+
+def _rescue_one(
+    session: Session, row: Row[Any], now: datetime, on_dead: Callable[[str], OnDead | None]
+) -> Rescued | None:
+    values: dict[str, Any] = {"due_at": now, "error_code": "worker_lost", "error_detail": _LOST}
+    state, outcome, code = RETRY, "lost", "worker_lost"
+    if row.started_at is None:  # a neighbour in a bundle: it had not begun and is not charged
+        outcome, code, values = "snoozed", "given_back", {"due_at": now, "spent": row.spent - 1}
     elif _is_poison(session, row):
-        state = _move_from(
-            session, row, FAILURE, finished_at=now, error_code="poison",
-            error_detail=f"{POISON_AFTER} attempts in a row died with their process",
-        )  # fmt: skip
-        outcome, code = "lost", "worker_lost"
-    else:
-        state = _move_from(
-            session, row, RETRY, due_at=now, error_code="worker_lost",
-            error_detail="the process that executed it died or froze",
-        )  # fmt: skip
-        outcome, code = "lost", "worker_lost"
-    if state is None:
+        state = FAILURE
+        values = {"finished_at": now, "error_code": POISON.code, "error_detail": POISON.detail}
+    moved_to = _move_from(session, row, state, now, values)
+    if moved_to is None:
         return None
     record_attempt(
         session, run_id=row.id, number=row.attempt, owner=row.lease_owner,
         started_at=row.started_at, finished_at=now, outcome=outcome, error_code=code,
     )  # fmt: skip
-    if state == FAILURE and (bury := on_dead(row.task)) is not None:
-        bury(session, run, Permanent("poison", "every worker that executed it died"))
-    return Rescued(row.id, row.task, row.queue, state)
+    if moved_to == FAILURE:
+        if (bury := on_dead(row.task)) is not None:
+            bury(session, _run_of(row, now), POISON)
+        if row.priority == INTERACTIVE:
+            outbox_of(session).shown.append(Shown(row.id, FAILURE, POISON.code))
+    return Rescued(row.id, row.task, row.queue, moved_to)
 
 
-def _move_from(session: Session, row: Row[Any], state: str, **values: Any) -> str | None:
+_LOST = "the process that executed it died or froze"
+POISON = Permanent("poison", f"{POISON_AFTER} attempts in a row died with their process")
+
+
+def _run_of(row: Row[Any], now: datetime) -> Run:
+    return Run(
+        id=row.id, task=row.task, args=row.args, subject=row.subject, tenant=row.tenant,
+        priority=row.priority, group_key=row.group_key, coalesce_key=row.coalesce_key,
+        attempt=row.attempt, spent=row.spent, owner=row.lease_owner or "",
+        claimed_at=row.started_at or now, outcome=FAILURE,
+    )  # fmt: skip
+
+
+def _move_from(
+    session: Session, row: Row[Any], state: str, now: datetime, values: dict[str, Any]
+) -> str | None:
     """Move one leased run; None when its owner was faster, SUCCESS when it merged."""
-    fence = (runs.c.id == row.id, runs.c.state == STARTED, runs.c.attempt == row.attempt)
-    still_expired = runs.c.lease_until == row.lease_until
+    # The lease's end is part of the fence: an owner that renewed it meanwhile is alive.
+    leased = update(runs).where(
+        runs.c.id == row.id,
+        runs.c.state == STARTED,
+        runs.c.attempt == row.attempt,
+        runs.c.lease_until == row.lease_until,
+    )
     try:
         with session.begin_nested():
-            moved = session.execute(
-                update(runs).where(*fence, still_expired).values(state=state, **UNLEASED, **values)
-            )
+            moved = session.execute(leased.values(state=state, **UNLEASED, **values))
     except IntegrityError:
         merged = {"merged_into": successor_of(session, row.coalesce_key)}
-        moved = session.execute(
-            update(runs)
-            .where(*fence, still_expired)
-            .values(state=SUCCESS, **UNLEASED, result=merged, finished_at=values.get("due_at"))
-        )
+        moved = session.execute(leased.values(state=SUCCESS, **UNLEASED, result=merged, finished_at=now))
         state = SUCCESS
     return state if moved.rowcount == 1 else None  # type: ignore[attr-defined]  # CursorResult
 

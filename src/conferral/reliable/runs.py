@@ -7,18 +7,18 @@ The statement's condition is the fence: a worker that slept past its lease moves
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
-from sqlalchemy import bindparam, insert, literal, select, text, update
+from sqlalchemy import and_, bindparam, exists, insert, literal, or_, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from conferral.reliable.crash_points import crash_point
-from conferral.reliable.errors import LeaseLost, Retryable, RunError
+from conferral.reliable.errors import LeaseLost, Permanent, Retryable, RunError
 from conferral.reliable.outbox import Shown, outbox_of, terms_of
 from conferral.reliable.promises import INTERACTIVE
 from conferral.reliable.tables import (
@@ -27,15 +27,28 @@ from conferral.reliable.tables import (
     PENDING,
     RETRY,
     REVOKED,
+    RUNG,
     STARTED,
     SUCCESS,
     WAITING,
     attempts,
+    pauses,
     runs,
 )
 
 UNLEASED: Mapping[str, Any] = {"lease_owner": None, "lease_until": None, "rung_at": None}
 MAX_DETAIL = 500  # characters of an explanation that are kept
+MAX_CODE = 60  # the column's length
+# Hosts measure the database's clock, each with its own small error. A run that is due here
+# and not quite there would lose its bell, and wait for the next one.
+CLOCK_TOLERANCE = timedelta(milliseconds=250)
+
+_PAUSED = exists().where(
+    or_(
+        and_(pauses.c.scope == "queue", pauses.c.name == runs.c.queue),
+        and_(pauses.c.scope == "group", pauses.c.name == runs.c.group_key),
+    )
+)
 
 
 @dataclass(slots=True)
@@ -99,18 +112,27 @@ class Run:
         raise LeaseLost(f"run {self.id} was abandoned on purpose")
 
 
-def claim(session: Session, run_ids: Sequence[str], *, owner: str, lease_seconds: float) -> list[Run]:
+OnDead = Callable[[Session, Run, Permanent], None]
+
+
+def claim(
+    session: Session, run_ids: Sequence[str], *, owner: str, lease_seconds: float, task: str | None = None
+) -> list[Run]:
     """Take what is due among `run_ids`; return the runs that are now ours, in the given order.
 
     Several ids are a bundle: it takes only runs that were never claimed before, so that a
-    troublesome one is always executed alone. Nothing returned means somebody else has it.
+    troublesome one is always executed alone. With `task`, runs of other tasks are refused: a
+    forged message must not feed one task's ids to another. What is paused is refused, too.
+    Nothing returned means: done, held by somebody else, not due or paused.
     """
     now = terms_of(session).now()
     alone = len(run_ids) == 1
-    due = (CLAIMABLE,) if alone else (text("state = 'PENDING' AND attempt = 0"),)
+    due: list[Any] = [CLAIMABLE if alone else text("state = 'PENDING' AND attempt = 0")]
+    if task is not None:
+        due.append(runs.c.task == task)
     taken = session.execute(
         update(runs)
-        .where(runs.c.id.in_(run_ids), *due, runs.c.due_at <= now)
+        .where(runs.c.id.in_(run_ids), *due, runs.c.due_at <= now + CLOCK_TOLERANCE, ~_PAUSED)
         .values(
             state=STARTED,
             attempt=runs.c.attempt + 1,
@@ -123,11 +145,13 @@ def claim(session: Session, run_ids: Sequence[str], *, owner: str, lease_seconds
         .returning(*_CLAIMED)
     ).mappings()
     claimed = {row["id"]: Run(**row, owner=owner, claimed_at=now) for row in taken}
-    ours = [claimed[run_id] for run_id in run_ids if run_id in claimed]
+    ours = [claimed[run_id] for run_id in dict.fromkeys(run_ids) if run_id in claimed]
     for run, following in pairwise(ours):
         run.successor = following
     if ours and not alone:
         session.execute(update(runs).where(runs.c.id == ours[0].id).values(started_at=now))
+    if ours and alone:
+        _show(session, ours[0], STARTED, None)
     return ours
 
 
@@ -151,7 +175,7 @@ def retry(session: Session, run: Run, error: RunError, *, outcome: str, delay_se
     `outcome` is the attempt's: `retry`, `ambiguous`, or `snoozed` (which spends no attempt).
     """
     now = terms_of(session).now()
-    code, detail = error.code, error.detail[:MAX_DETAIL]
+    code, detail = _explained(error)
     snoozed = outcome == "snoozed"
     values = {
         "due_at": now + timedelta(seconds=delay_seconds),
@@ -159,16 +183,16 @@ def retry(session: Session, run: Run, error: RunError, *, outcome: str, delay_se
         "error_code": code,
         "error_detail": detail,
     }
-    _due_again(session, run, now, values)
+    _due_again(session, run, RETRY, now, values)
     _record(session, run, outcome, now, error_code=code, error_detail=detail, evidence=error.evidence or None)
     _start_successor(session, run, now)
-    _show(session, run, RETRY, code)
+    _show(session, run, run.outcome or RETRY, run.result if run.outcome == SUCCESS else code)
 
 
 def park(session: Session, run: Run, error: RunError) -> None:
     """End the run as a dead letter, with its reason; raises LeaseLost."""
     now = terms_of(session).now()
-    code, detail = error.code, error.detail[:MAX_DETAIL]
+    code, detail = _explained(error)
     _move(session, run, FAILURE, finished_at=now, error_code=code, error_detail=detail)
     _record(
         session, run, "failure", now, error_code=code, error_detail=detail, evidence=error.evidence or None
@@ -181,7 +205,8 @@ def give_back(session: Session, given: Sequence[Run]) -> None:
     """Return the runs of a bundle that were not begun; they spend nothing and ring alone."""
     now = terms_of(session).now()
     for run in given:
-        _move(session, run, PENDING, spent=run.spent - 1, started_at=None)
+        values = {"spent": run.spent - 1, "started_at": None}
+        _due_again(session, run, PENDING, now, values)
         _record(session, run, "snoozed", now, error_code="given_back")
 
 
@@ -191,7 +216,10 @@ def wake(session: Session, results: Mapping[str, Any]) -> set[str]:
         return set()
     now = terms_of(session).now()
     waiting = session.execute(
-        select(runs.c.id, runs.c.priority).where(runs.c.id.in_(results), runs.c.state == WAITING)
+        select(runs.c.id, runs.c.priority)
+        .where(runs.c.id.in_(results), runs.c.state == WAITING)
+        .order_by(runs.c.id)  # two wakers lock in one order
+        .with_for_update()  # or a cancel between these two statements would be reported as woken
     ).all()
     if not waiting:
         return set()
@@ -206,13 +234,15 @@ def wake(session: Session, results: Mapping[str, Any]) -> set[str]:
     return {run_id for run_id, _ in waiting}
 
 
-def cancel(session: Session, run_id: str) -> bool:
+def cancel(session: Session, run_id: str, on_dead: Callable[[str], OnDead | None] | None = None) -> bool:
     """End a run that has not begun, or waits, as REVOKED; False when it is too late.
 
+    `on_dead` looks up a task's burial by the task's name (`task.burials`); it is called in
+    this transaction with the code `cancelled`, and what it raises is the caller's.
     A STARTED run is left alone: its effect may be out already, and it records it.
     """
     now = terms_of(session).now()
-    moved = session.execute(
+    cancelled = session.execute(
         update(runs)
         .where(runs.c.id == run_id, runs.c.state.in_((PENDING, RETRY, WAITING)))
         .values(
@@ -220,11 +250,22 @@ def cancel(session: Session, run_id: str) -> bool:
             **UNLEASED,
             waiting_for=None,
             finished_at=now,
-            error_code="cancelled",
-            error_detail="a person cancelled it before it began",
+            error_code=CANCELLED.code,
+            error_detail=CANCELLED.detail,
         )
-    )
-    return bool(moved.rowcount == 1)  # type: ignore[attr-defined]  # CursorResult, by construction
+        .returning(*_CLAIMED)
+    ).mappings().one_or_none()  # fmt: skip
+    if cancelled is None:
+        return False
+    run = Run(**cancelled, owner="", claimed_at=now, outcome=REVOKED)
+    _show(session, run, REVOKED, CANCELLED.code)
+    bury = on_dead(run.task) if on_dead is not None else None
+    if bury is not None:
+        bury(session, run, CANCELLED)
+    return True
+
+
+CANCELLED = Permanent("cancelled", "a person cancelled it before it began")
 
 
 def defer(session: Session, bundle_key: str, until: datetime, code: str) -> int:
@@ -242,7 +283,7 @@ def defer(session: Session, bundle_key: str, until: datetime, code: str) -> int:
 
 def unring(session: Session, run_ids: Sequence[str]) -> None:
     """Take back the mark that a bell was rung, for bells that certainly or perhaps were not."""
-    session.execute(update(runs).where(runs.c.id.in_(run_ids), CLAIMABLE).values(rung_at=None))
+    session.execute(update(runs).where(runs.c.id.in_(run_ids), RUNG).values(rung_at=None))
 
 
 def record_attempt(session: Session, **values: Any) -> None:
@@ -250,17 +291,17 @@ def record_attempt(session: Session, **values: Any) -> None:
     session.execute(insert(attempts).values(**values))
 
 
-def _due_again(session: Session, run: Run, now: datetime, values: Mapping[str, Any]) -> None:
-    """Move to RETRY; a coalesced run whose successor already waits is merged into it."""
+def _due_again(session: Session, run: Run, state: str, now: datetime, values: Mapping[str, Any]) -> None:
+    """Move to RETRY or PENDING; a coalesced run whose successor already waits is merged into it."""
     if run.coalesce_key is None:
-        _move(session, run, RETRY, **values)
+        _move(session, run, state, **values)
         return
     try:
         with session.begin_nested():
-            _move(session, run, RETRY, **values)
+            _move(session, run, state, **values)
     except IntegrityError:
-        result = {"merged_into": successor_of(session, run.coalesce_key)}
-        _move(session, run, SUCCESS, result=result, finished_at=now)
+        run.result = {"merged_into": successor_of(session, run.coalesce_key)}
+        _move(session, run, SUCCESS, result=run.result, finished_at=now)
 
 
 def successor_of(session: Session, coalesce_key: str) -> str | None:
@@ -269,6 +310,11 @@ def successor_of(session: Session, coalesce_key: str) -> str | None:
         select(runs.c.id).where(runs.c.coalesce_key == coalesce_key, CLAIMABLE)
     ).scalar_one_or_none()
     return found
+
+
+def _explained(error: RunError) -> tuple[str, str]:
+    """Return code and detail as the columns take them (PostgreSQL's text has no NUL)."""
+    return error.code[:MAX_CODE], error.detail.replace("\x00", "")[:MAX_DETAIL]
 
 
 def _move(session: Session, run: Run, state: str, **values: Any) -> None:

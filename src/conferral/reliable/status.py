@@ -30,7 +30,7 @@ from conferral.reliable.tables import (
     workers,
 )
 
-RETRIED = ("retry", "ambiguous", "lost")  # outcomes after which the run was tried again
+RETRIED = ("retry", "ambiguous", "lost", "fenced")  # outcomes after which the run was tried again
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from sqlalchemy import (
     JSON,
@@ -27,45 +26,47 @@ from sqlalchemy import (
     TypeDecorator,
     text,
 )
-from sqlalchemy.types import TypeEngine
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
-class UtcDateTime(TypeDecorator[datetime]):
-    """An aware UTC time: timestamptz, or integer microseconds where there is no such type.
+class _Microseconds(TypeDecorator[datetime]):
+    """Microseconds since the epoch: they fit a signed 64-bit integer until the year 294247."""
 
-    SQLite compares its text dates as text; integers compare and index as time does.
-    """
-
-    impl = DateTime
+    impl = BigInteger
     cache_ok = True
 
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """Choose the column's type: microseconds fit a signed 64-bit integer until year 294247."""
-        if dialect.supports_native_boolean:  # PostgreSQL; the ORM-neutral tell of a typed database
-            return dialect.type_descriptor(DateTime(timezone=True))
-        return dialect.type_descriptor(BigInteger())
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        del dialect
+        return None if value is None else (value - _EPOCH) // _MICROSECOND
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
+        del dialect
+        return None if value is None else _EPOCH + timedelta(microseconds=value)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC time: timestamptz, and integer microseconds in SQLite.
+
+    SQLite has no such type and compares text dates as text; integers compare and index as
+    time does.
+    """
+
+    impl = DateTime(timezone=True).with_variant(_Microseconds(), "sqlite")
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Refuse naive times: they are bugs that surface as lost hours."""
-        if value is None:
-            return None
-        if value.tzinfo is None:
+        del dialect
+        if value is not None and value.tzinfo is None:
             raise ValueError("a naive time reached the database; times are aware UTC")
-        if dialect.supports_native_boolean:
-            return value
-        return (value - _EPOCH) // _MICROSECOND
+        return value
 
-    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
-        """Return aware UTC whatever the driver hands over."""
-        if value is None:
-            return None
-        if dialect.supports_native_boolean:
-            stored: datetime = value
-            return stored.astimezone(UTC)
-        return _EPOCH + timedelta(microseconds=int(value))
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return aware UTC whatever zone the database's session has."""
+        del dialect
+        return None if value is None else value.astimezone(UTC)
 
 
 metadata = MetaData()

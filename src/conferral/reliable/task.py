@@ -10,14 +10,15 @@ having done so, the run is settled here with what it returned.
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import update
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import select, update
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from conferral.reliable import backoff, metrics, runs
@@ -27,9 +28,11 @@ from conferral.reliable.crash_points import crash_point, current_task
 from conferral.reliable.errors import Ambiguous, LeaseLost, Permanent, Retryable, RunError, Snooze
 from conferral.reliable.holding import Holding
 from conferral.reliable.outbox import Ring, outbox_of
-from conferral.reliable.rescue import OnDead, rescue_gone
-from conferral.reliable.runs import Run
-from conferral.reliable.tables import RETRY, attempts
+from conferral.reliable.owner import is_gone
+from conferral.reliable.rescue import rescue_gone
+from conferral.reliable.runs import OnDead, Run
+from conferral.reliable.tables import FAILURE, LEASED, RETRY, RUNG, attempts
+from conferral.reliable.tables import runs as runs_table
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +42,10 @@ MAX_BUNDLE = 32  # runs a message: beyond it the gain is flat and a lost bundle 
 BUNDLE_SECONDS = 10.0
 
 FENCED = "FENCED"
+
+
+class Unclaimed(Exception):
+    """The database could not be asked for the run; the bell shall be rung again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +97,15 @@ def declared_in(modules: Iterable[Any]) -> dict[str, Task]:
     return found
 
 
+def burials(tasks: Mapping[str, Task]) -> Callable[[str], OnDead | None]:
+    """Return the look-up of a task's `on_dead` by the task's name; rescue and cancel need it.
+
+    >>> burials({})("example.greet") is None
+    True
+    """
+    return lambda name: tasks[name].on_dead if name in tasks else None
+
+
 class Executor:
     """Executes runs in one process: threads may share it."""
 
@@ -97,51 +113,93 @@ class Executor:
         self._context = context
         self._tasks = tasks
         self._holding = holding
+        self._burials = burials(tasks)
 
     def on_dead(self, name: str) -> OnDead | None:
         """Return a task's burial by name."""
-        declared = self._tasks.get(name)
-        return declared.on_dead if declared else None
+        return self._burials(name)
 
     def execute(self, name: str, run_ids: Sequence[str]) -> list[Run]:
-        """Claim and execute; return the runs that were ours, each with its outcome."""
+        """Claim and execute; return the runs that were ours, each with its outcome.
+
+        Raises:
+            Unclaimed: the database could not be asked; nothing was executed.
+        """
         current_task.name = name
-        claimed = self._claim(run_ids)
-        crash_point("claimed")
-        declared = self._tasks[name]
+        claimed = self._claim(name, list(dict.fromkeys(run_ids)))
+        try:
+            crash_point("claimed")
+            self._execute_all(self._tasks[name], claimed)
+        finally:
+            # Whatever happened above: a lease that nobody works under must run out.
+            for run in claimed:
+                self._holding.drop(run)
+        return claimed
+
+    def _execute_all(self, declared: Task, claimed: Sequence[Run]) -> None:
         deadline = time.monotonic() + BUNDLE_SECONDS
         for position, run in enumerate(claimed):
             if position and time.monotonic() > deadline:
                 self._give_back(claimed[position:])
-                break
+                return
             self._execute_one(declared, run)
-            if run.outcome == RETRY and declared.stops_at_failure:
+            if declared.stops_at_failure and run.outcome in (RETRY, FAILURE):
                 self._give_back(claimed[position + 1 :])
-                break
-        return claimed
+                return
 
-    def _claim(self, run_ids: Sequence[str]) -> list[Run]:
-        with self._context.transaction() as session:
-            claimed = runs.claim(
-                session,
-                run_ids,
-                owner=self._holding.owner,
-                lease_seconds=self._context.lease_seconds,
-            )
+    def _claim(self, name: str, run_ids: Sequence[str]) -> list[Run]:
+        try:
+            with self._context.transaction() as session:
+                claimed = runs.claim(
+                    session,
+                    run_ids,
+                    owner=self._holding.owner,
+                    lease_seconds=self._context.lease_seconds,
+                    task=name,
+                )
+        except SQLAlchemyError as error:
+            raise Unclaimed(type(error).__name__) from error
         self._holding.add(claimed)
         refused = set(run_ids) - {run.id for run in claimed}
         if refused:
-            self._rescue(sorted(refused))
+            self._look_after(sorted(refused))
         return claimed
 
+    def _look_after(self, refused: Sequence[str]) -> None:
+        """See why runs were refused; most are done already, and that costs one read."""
+        try:
+            with self._context.snapshot() as session:
+                held = session.execute(
+                    select(runs_table.c.id, runs_table.c.lease_owner).where(
+                        LEASED, runs_table.c.id.in_(refused)
+                    )
+                ).all()
+                early = session.execute(
+                    select(runs_table.c.id).where(RUNG, runs_table.c.id.in_(refused))
+                ).scalars().all()  # fmt: skip
+            orphans = [row.id for row in held if is_gone(row.lease_owner or "")]
+            if orphans:
+                self._rescue(orphans)
+            if early:
+                self._unring(early)
+        except SQLAlchemyError as error:
+            log.warning("refused_not_looked_after", extra={"code": type(error).__name__})
+
     def _rescue(self, run_ids: Sequence[str]) -> None:
-        # Refused: done already, held elsewhere, or held by a child of this host that died.
+        """Rescue what a child of this host held when it died, and ring it at once."""
         with self._context.transaction() as session:
-            rescued = rescue_gone(session, run_ids, self.on_dead)
+            rescued = rescue_gone(session, run_ids, self._burials)
             again = [Ring(one.run_id, one.task, one.queue) for one in rescued if one.state == RETRY]
             outbox_of(session).rings.extend(again)
+        metrics.rescued(len(rescued))
         for one in rescued:
             log.warning("run_rescued", extra={"run_id": one.run_id, "task": one.task, "state": one.state})
+
+    def _unring(self, run_ids: Sequence[str]) -> None:
+        # Rung, claimable and yet refused: paused, or due by another host's clock and not by
+        # ours. Its bell is used up now, so the dispatcher shall ring again in time.
+        with self._context.transaction() as session:
+            runs.unring(session, run_ids)
 
     def _execute_one(self, declared: Task, run: Run) -> None:
         began = time.perf_counter()
@@ -157,27 +215,52 @@ class Executor:
             run.outcome = None
             self._record_failure(declared, run, error)
         finally:
-            self._holding.drop(run.id)
+            self._holding.drop(run)
             metrics.observe_run(declared.name, run.outcome or "unknown", time.perf_counter() - began)
 
     def _record_failure(self, declared: Task, run: Run, raised: Exception) -> None:
+        """Record how the attempt ended; patiently, because what cannot be recorded is done again.
+
+        A burial (`on_dead`) that raises parks nothing at first. If it still raises after the
+        pauses, the run is parked without it, loudly: neither lost nor tried for ever.
+        """
         error = raised if isinstance(raised, RunError) else _unexpected(run, raised)
+        burial = declared.on_dead
+        for pause in (*self._context.record_pauses_seconds, None):
+            if self._recorded(declared, run, error, burial):
+                return
+            if pause is not None:
+                time.sleep(pause)
+            error = _without_evidence(error)
+        if burial is not None:
+            self._recorded(declared, run, error, None)
+
+    def _recorded(self, declared: Task, run: Run, error: RunError, burial: OnDead | None) -> bool:
+        """Try to record; return whether there is nothing left to do."""
         try:
             with self._context.transaction() as session:
-                self._retry_or_park(session, declared, run, error)
+                self._retry_or_park(session, declared, run, error, burial)
         except LeaseLost as lost:
             self._fenced(run, lost)
-        except SQLAlchemyError as unrecorded:
-            # Nothing can be written now; the lease will run out and the rescuer records it.
+        except Exception as unrecorded:
+            # The lease will run out, if nothing can be written, and the rescuer records it.
             run.outcome = None
-            log.warning("failure_not_recorded", extra={"run_id": run.id, "code": type(unrecorded).__name__})
+            level = logging.WARNING if isinstance(unrecorded, OperationalError) else logging.ERROR
+            log.log(
+                level, "failure_not_recorded", exc_info=level == logging.ERROR,
+                extra={"run_id": run.id, "task": run.task, "code": type(unrecorded).__name__},
+            )  # fmt: skip
+            return False
+        return True
 
-    def _retry_or_park(self, session: Session, declared: Task, run: Run, error: RunError) -> None:
+    def _retry_or_park(
+        self, session: Session, declared: Task, run: Run, error: RunError, burial: OnDead | None
+    ) -> None:
         outcome, seconds = self._next(declared, run, error)
         if seconds is None:
             runs.park(session, run, error)
-            if declared.on_dead is not None:
-                declared.on_dead(session, run, _final(error))
+            if burial is not None:
+                burial(session, run, _final(error))
         else:
             runs.retry(session, run, error, outcome=outcome, delay_seconds=seconds)
         log.info(
@@ -208,24 +291,27 @@ class Executor:
                 runs.give_back(session, unbegun)
         except LeaseLost:
             log.warning("bundle_fenced", extra={"runs": len(unbegun)})
-        for run in unbegun:
-            self._holding.drop(run.id)
+        except SQLAlchemyError as error:  # their leases run out, and they come back uncharged
+            log.warning("bundle_not_given_back", extra={"code": type(error).__name__})
 
     def _fenced(self, run: Run, lost: LeaseLost) -> None:
         """Say in the history that a late worker came back and was refused."""
         run.outcome = FENCED
         metrics.fenced(run.task)
         log.warning("run_fenced", extra={"run_id": run.id, "attempt": run.attempt, "code": str(lost)[:80]})
-        with self._context.transaction() as session:
-            session.execute(
-                update(attempts)
-                .where(
-                    attempts.c.run_id == run.id,
-                    attempts.c.number == run.attempt,
-                    attempts.c.outcome == "lost",
+        try:
+            with self._context.transaction() as session:
+                session.execute(
+                    update(attempts)
+                    .where(
+                        attempts.c.run_id == run.id,
+                        attempts.c.number == run.attempt,
+                        attempts.c.outcome == "lost",
+                    )
+                    .values(outcome="fenced")
                 )
-                .values(outcome="fenced")
-            )
+        except SQLAlchemyError as error:
+            log.warning("fence_not_recorded", extra={"run_id": run.id, "code": type(error).__name__})
 
 
 def _unexpected(run: Run, raised: Exception) -> RunError:
@@ -236,6 +322,15 @@ def _unexpected(run: Run, raised: Exception) -> RunError:
         extra={"run_id": run.id, "task": run.task, "attempt": run.attempt, "code": "internal"},
     )
     return Retryable("internal", f"an unexpected {type(raised).__name__}; the log has its trace")
+
+
+def _without_evidence(error: RunError) -> RunError:
+    """Return the error without what a column might refuse: what was not recorded is said shorter."""
+    if not error.evidence:
+        return error
+    bare = copy.copy(error)
+    bare.evidence = {}
+    return bare
 
 
 def _final(error: RunError) -> Permanent:
