@@ -15,7 +15,8 @@ _SECRETS: Final = re.compile(
     r"conferral_(?:live|test)_\w+|whsec_[\w+/=]+|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)|[\w.+-]+@[\w-]+\.[\w.-]+"
 )
 MAX_VALUE: Final = 2_000  # characters of one field: a log is no archive
-QUIET: Final = ("urllib3", "fontTools", "amqp", "kombu", "celery.redirected")
+# Celery says "received" and "succeeded" for every message; the rows say it better.
+QUIET: Final = ("urllib3", "fontTools", "amqp", "kombu", "celery.worker.strategy", "celery.app.trace")
 
 
 class JsonFormatter(logging.Formatter):
