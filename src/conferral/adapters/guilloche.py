@@ -16,6 +16,9 @@ TURN: Final = 2 * pi
 # Millimetres, width and height of the upright sheet.
 PAPER_SIZES: Final[Mapping[str, tuple[float, float]]] = {"a4": (210, 297), "us-letter": (215.9, 279.4)}
 
+# Drawing units in a millimetre: 0.02 mm is finer than any printer, and whole numbers keep documents small.
+UNITS: Final = 50
+
 Point = tuple[float, float]
 
 
@@ -62,17 +65,13 @@ def _frame(page: Point, ink: str, accent: str, paper: str) -> Iterator[str]:
         lattice = _band(length, high, strands=8, waves=waves, depth=0.24)
         chain = _band(length, high * 0.46, strands=2, waves=waves, depth=0)
         for near in (edge, (page[0] if turned else page[1]) - edge - high):
-            place = (
-                f"translate({near + high:.2f} {middle}) rotate(90)"
-                if turned
-                else f"translate({middle} {near:.2f})"
-            )
+            place = f"{_shift(near + high, middle)} rotate(90)" if turned else _shift(middle, near)
             yield f'<g transform="{place}"><path {_pen(soft, 0.075)} d="{lattice}"/>'
-            yield f'<path transform="translate(0 {high * 0.27:.2f})" {_pen(accent, 0.12)} d="{chain}"/></g>'
+            yield f'<path transform="{_shift(0, high * 0.27)}" {_pen(accent, 0.12)} d="{chain}"/></g>'
     rings = (Ring(0.52, 1, 6, 24, _pen(soft, 0.075)), Ring(0.16, 0.50, 6, 12, _pen(accent, 0.09)))
     for x in (middle, page[0] - middle):
         for y in (middle, page[1] - middle):
-            yield f'<circle cx="{_near(x)}" cy="{_near(y)}" r="{radius + 0.8}" fill="{paper}"/>'
+            yield f'<circle cx="{_near(x)}" cy="{_near(y)}" r="{_near(radius + 0.8)}" fill="{paper}"/>'
             yield from _rosette((x, y), radius, rings)
 
 
@@ -90,7 +89,7 @@ def _rules(page: Point, inset: float, middle: float, clear: float, pen: str) -> 
 
 
 def _medallion(pen: str) -> Iterator[str]:
-    rings = (Ring(0.74, 1, 6, 48, pen), Ring(0.46, 0.80, 6, 32, pen), Ring(0.12, 0.54, 8, 16, pen))
+    rings = (Ring(0.74, 1, 5, 48, pen), Ring(0.46, 0.80, 5, 32, pen), Ring(0.12, 0.54, 6, 16, pen))
     yield from _rosette((100, 100), 100, rings)
 
 
@@ -98,7 +97,7 @@ def _seal(accent: str) -> Iterator[str]:
     pen = _pen(accent, 0.1)
     yield from _rosette((17, 17), 17, (Ring(0.80, 1, 5, 36, pen), Ring(0.42, 0.74, 8, 18, pen)))
     for radius in (13.1, 7.2):
-        yield f'<circle cx="17" cy="17" r="{radius}" {_pen(accent, 0.21)}/>'
+        yield f'<circle cx="{_near(17)}" cy="{_near(17)}" r="{_near(radius)}" {_pen(accent, 0.21)}/>'
 
 
 def _band(length: float, height: float, *, strands: int, waves: int, depth: float) -> str:
@@ -125,6 +124,7 @@ def _band(length: float, height: float, *, strands: int, waves: int, depth: floa
 
 
 def _rosette(centre: Point, radius: float, rings: tuple[Ring, ...]) -> Iterator[str]:
+    yield f'<g transform="{_shift(*centre)}">'
     for ring in rings:
         step = TURN / (2 * ring.lobes)
         curves = []
@@ -135,9 +135,10 @@ def _rosette(centre: Point, radius: float, rings: tuple[Ring, ...]) -> Iterator[
                 angle = index * step + start
                 reach = radius * (ring.outer if index % 2 == 0 else ring.inner)
                 x, y = reach * cos(angle), reach * sin(angle)
-                points.append(((centre[0] + x, centre[1] + y), (-y, x)))
+                points.append(((x, y), (-y, x)))
             curves.append(_chain(points, step) + "Z")
         yield f'<path {ring.stroke} d="{"".join(curves)}"/>'
+    yield "</g>"
 
 
 def _chain(points: list[tuple[Point, Point]], step: float) -> str:
@@ -152,18 +153,20 @@ def _chain(points: list[tuple[Point, Point]], step: float) -> str:
     return "".join(parts)
 
 
-def _near(value: float) -> str:
-    # A hundredth of a millimetre is finer than any printer; more digits would only make documents larger.
-    text = f"{value:.2f}".rstrip("0").rstrip(".")
-    return "0" if text == "-0" else text
+def _near(millimetres: float) -> str:
+    return str(round(millimetres * UNITS))
+
+
+def _shift(x: float, y: float) -> str:
+    return f"translate({_near(x)} {_near(y)})"
 
 
 def _pen(colour: str, width_millimetres: float) -> str:
-    return f'fill="none" stroke="{colour}" stroke-width="{width_millimetres}"'
+    return f'fill="none" stroke="{colour}" stroke-width="{width_millimetres * UNITS:g}"'
 
 
 def _svg(size: Point, parts: Iterator[str]) -> str:
     wide, tall = size
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide:g}mm" height="{tall:g}mm" '
-    head += f'viewBox="0 0 {wide:g} {tall:g}">'
+    head += f'viewBox="0 0 {wide * UNITS:g} {tall * UNITS:g}">'
     return head + "".join(parts) + "</svg>"

@@ -72,21 +72,7 @@ def attach(base: bytes, credential_json: bytes, created: datetime) -> bytes:
     for number, body in objects.items():
         offsets[number] = len(base) + len(update)
         update += b"%d 0 obj\n%b\nendobj\n" % (number, body)
-    table = len(base) + len(update)
-    if table > MAXIMUM_BYTES:
-        raise AttachmentRefused("the document is too large for a classic cross-reference table")
-    second_id = hashlib.sha256(base + credential_json).digest()[:16].hex().upper().encode()
-    update += b"xref\n" + _sections(offsets)
-    update += b"trailer\n<</Size %d/Root %d 0 R%b/Prev %d/ID[%b<%b>]>>\nstartxref\n%d\n%%%%EOF\n" % (
-        document.size + 2,
-        document.root,
-        document.info,
-        document.previous_table,
-        document.first_id,
-        second_id,
-        table,
-    )
-    return base + bytes(update)
+    return base + bytes(update) + _table(document, offsets, len(base) + len(update), base + credential_json)
 
 
 def split(final: bytes) -> Iterator[bytes]:
@@ -195,6 +181,22 @@ def _file_specification(stream_number: int) -> bytes:
         b"<</Type/Filespec/F(%b)/UF(%b)/AFRelationship/Data/Desc(Verifiable credential, attach %d)"
         b"/EF<</F %d 0 R/UF %d 0 R>>>>"
     ) % (name, name, ATTACH_VERSION, stream_number, stream_number)
+
+
+def _table(document: _Base, offsets: dict[int, int], position: int, identified: bytes) -> bytes:
+    if position > MAXIMUM_BYTES:
+        raise AttachmentRefused("the document is too large for a classic cross-reference table")
+    second_id = hashlib.sha256(identified).digest()[:16].hex().upper().encode()
+    return b"xref\n%btrailer\n<</Size %d/Root %d 0 R%b/Prev %d/ID[%b<%b>]>>\nstartxref\n%d\n%%%%EOF\n" % (
+        _sections(offsets),
+        document.size + 2,
+        document.root,
+        document.info,
+        document.previous_table,
+        document.first_id,
+        second_id,
+        position,
+    )
 
 
 def _sections(offsets: dict[int, int]) -> bytes:
