@@ -27,7 +27,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from email.parser import BytesHeaderParser
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Literal, Self
 
 STAGES: Final = frozenset(
@@ -83,11 +82,6 @@ class ReceivedMessage:
         """The Message-ID header."""
         return str(BytesHeaderParser().parsebytes(self.content).get("Message-ID", ""))
 
-    @property
-    def is_accepted(self) -> bool:
-        """Whether the sender was told that the message is taken."""
-        return self.answer.startswith("2")
-
     def as_line(self) -> dict[str, Any]:
         """Return what the history file keeps of it."""
         return {
@@ -116,7 +110,7 @@ class History:
 
     def accepted(self) -> list[ReceivedMessage]:
         """Return the messages whose sender was told so."""
-        return [message for message in self.messages if message.is_accepted]
+        return [message for message in self.messages if message.answer.startswith("2")]
 
 
 class FakeSmtp:
@@ -138,9 +132,7 @@ class FakeSmtp:
         seed: int = 0,
     ) -> None:
         """Take what happens at the next passages of a stage (None: nothing), by recipient, or by chance."""
-        unknown = {*(faults or {}), *(chances or {})} - STAGES
-        if unknown:
-            raise ValueError(f"there is no stage {sorted(unknown)}")
+        assert {*(faults or {}), *(chances or {})} <= STAGES
         self.history = History()
         self._faults = {stage: deque(actions) for stage, actions in (faults or {}).items()}
         self._recipients = {name.lower(): fault for name, fault in (recipients or {}).items()}
@@ -161,9 +153,7 @@ class FakeSmtp:
         self._spawn(self._accept)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.is_ending.set()
         for thread in list(self._threads):
             thread.join(timeout=5)
@@ -179,11 +169,6 @@ class FakeSmtp:
                 if self._random.random() < chance:
                     return fault
         return self._recipients.get(recipient.lower()) if stage == "rcpt" else None
-
-    def note(self, command: str) -> None:
-        """Remember one command line."""
-        with self._lock:
-            self.history.commands.append(command)
 
     def keep(self, message: ReceivedMessage) -> None:
         """Remember one message, in the file before its sender hears of it."""
@@ -208,10 +193,8 @@ class FakeSmtp:
                 connected, _ = self._listener.accept()
             except TimeoutError:
                 continue
-            with self._lock:
-                self.history.connections += 1
-                number = self.history.connections
-            self._spawn(self._serve, connected, number)
+            self.history.connections += 1
+            self._spawn(self._serve, connected, self.history.connections)
 
     def _serve(self, connected: socket.socket, number: int) -> None:
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -221,8 +204,6 @@ class FakeSmtp:
                 conversation.secure(self.tls)
             conversation.run()
         except (OSError, _Gone):
-            pass
-        finally:
             conversation.socket.close()
 
     def _spawn(self, target: Any, *args: object) -> None:
@@ -254,7 +235,7 @@ class _Conversation:
         self._answer("connect", "220 fake.example ESMTP")
         while True:
             line = self._line().decode("utf-8", errors="replace")
-            self._server.note(line)
+            self._server.history.commands.append(line)
             verb, _, rest = line.partition(" ")
             handler = getattr(self, f"_on_{verb.lower()}", None)
             if handler is None:
@@ -309,15 +290,8 @@ class _Conversation:
     def _finish(self, content: bytes) -> None:
         fault = self._server.next_fault("dot") or reply("250 2.0.0 queued as 42")
         answer = fault.text if fault.kind == "reply" else ""
-        message = ReceivedMessage(
-            connection=self._number,
-            envelope_from=self._from,
-            envelope_to=tuple(self._to),
-            content=content,
-            answer=answer,
-            at=time.time(),
-        )
-        self._server.keep(message)
+        to = tuple(self._to)
+        self._server.keep(ReceivedMessage(self._number, self._from, to, content, answer, at=time.time()))
         self._act(fault)
 
     def _on_noop(self, _rest: str) -> None:
@@ -401,21 +375,19 @@ def main(arguments: list[str] | None = None) -> int:
     chances: dict[str, list[tuple[Fault, float]]] = {}
     for stage, fault, chance in map(_parsed_fault, options.fault):
         chances.setdefault(stage, []).append((fault, chance))
-    unknown_user = reply("550 5.1.1 no such user")
     server = FakeSmtp(
         port=options.port,
         chances=chances,
-        recipients={"bounce@test.invalid": unknown_user},
+        recipients={"bounce@test.invalid": reply("550 5.1.1 no such user")},
         history_file=options.history,
         seed=options.seed,
     )
-    ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
+    ends = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
     with server:
         sys.stdout.write(f"listening on 127.0.0.1:{server.port}\n")
         sys.stdout.flush()
-        ended.wait()
+        signal.sigwait(ends)
     return 0
 
 

@@ -32,7 +32,6 @@ from typing import Any, Final, Literal, Self
 POLL_SECONDS: Final = 0.02
 """How often a waiting thread looks whether the receiver is to end."""
 DRIP_SECONDS: Final = 0.05
-"""The time between two bytes of a dripping answer."""
 _CHUNK: Final = b"x" * 65_536
 
 
@@ -360,13 +359,7 @@ def _head(code: int, headers: Mapping[str, str]) -> bytes:
 def _parsed_fault(text: str) -> tuple[Reaction, float]:
     """Return reaction and chance of WHAT[@CHANCE]; WHAT is a status, reset, close, hang or a drip."""
     what, _, chance = text.partition("@")
-    named = {
-        "reset": reset(),
-        "close": close(),
-        "hang": hang(),
-        "drip_headers": drip_headers(),
-        "drip_body": drip_body(),
-    }
+    named = {each.__name__: each() for each in (reset, close, hang, drip_headers, drip_body)}
     return named.get(what) or status(int(what)), float(chance or 1)
 
 
@@ -388,13 +381,12 @@ def main(arguments: list[str] | None = None) -> int:
         history_file=options.history,
         seed=options.seed,
     )
-    ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
+    ends = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
     with receiver:
         sys.stdout.write(f"listening on {receiver.url}\n")
         sys.stdout.flush()
-        ended.wait()
+        signal.sigwait(ends)
     return 0
 
 
