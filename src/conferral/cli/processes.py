@@ -114,10 +114,13 @@ def flower(settings: Settings) -> Program:
         *("--persistent=False", f"--conf={configuration}", "--logging=error"),
     )
     own = {
+        # Flower needs our broker, not our tasks: it starts in half the time and memory.
+        "CELERY_BROKER_URL": settings.broker_url,
         "FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{flower_password(settings)}",
         "FLOWER_COOKIE_SECRET": secrets.token_urlsafe(32),
     }
-    return Program(_celery(*arguments), environment(settings, "flower") | own)
+    command = (sys.executable, "-m", "celery", "--quiet", *arguments)
+    return Program(command, environment(settings, "flower") | own)
 
 
 def subcommand(settings: Settings, *words: str) -> Program:

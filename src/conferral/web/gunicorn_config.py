@@ -8,8 +8,9 @@ set the role. Nothing is opened here: each worker builds its own database and cl
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from conferral.settings import Settings
 
@@ -59,3 +60,8 @@ forwarded_allow_ips = ",".join(str(network) for network in _settings.trusted_pro
 accesslog = None
 errorlog = "-"
 loglevel = "warning"
+
+
+def on_starting(_server: Any) -> None:
+    """Import the application before the workers fork: they share its code, and nothing else."""
+    import_module("conferral.web.app")
