@@ -44,6 +44,7 @@ class Problem(Exception):
 
 
 _HTTP: Final = (
+    ProblemType("request_invalid", 400, "The request is malformed", "See what the detail says."),
     ProblemType("json_invalid", 400, "The body is not JSON", "Send one JSON object in UTF-8."),
     ProblemType("cursor_invalid", 400, "The cursor is not one of ours", "Start again without a cursor."),
     ProblemType(

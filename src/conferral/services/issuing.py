@@ -190,13 +190,19 @@ def _take_up_again(rt: Runtime, credential_id: str) -> None:
 
 
 def _render(rt: Runtime, work: Record) -> bytes:
+    version, data = document(rt, work)
+    return rt.renderer.render(version, data, timestamp=int(work.created_at.timestamp())).content
+
+
+def document(rt: Runtime, work: Record) -> tuple[str, dict[str, Any]]:
+    """Return what a credential is drawn from: its template version on this host, and its data."""
     version = work.design_version
     if not (rt.templates_folder / version).is_dir():
         # First use on this host. After an upgrade of the package the old source may be gone;
         # then the design as it is now is used: nobody has seen a PDF of this credential yet.
         version = design_store.materialise(rt.templates_folder, work.design, work.theme)
     verification_url = rt.url(f"/c/{work.token}")
-    data = {
+    return version, {
         "credential": {
             "id": work.id,
             "recipient_name": work.recipient_name,
@@ -212,8 +218,6 @@ def _render(rt: Runtime, work: Record) -> bytes:
         "test_mode": work.mode == "test",
         "language": work.recipient_locale,
     }
-    rendered = rt.renderer.render(version, data, timestamp=int(work.created_at.timestamp()))
-    return rendered.content
 
 
 def _sign(rt: Runtime, work: Record, issuer: signing_keys.Issuer, base: bytes) -> bytes:
