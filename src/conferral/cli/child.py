@@ -54,6 +54,7 @@ class Spec:
         keeps_reply: its standard output is an answer of less than 64 KiB for us, not a log.
         repair: given the last lines of a process that died, mends what it can and says what it did.
         may_judge: False while a missing sign of life has another cause, such as an absent broker.
+        examiner: a one-shot that tells by its exit status whether a suspect really has to be restarted.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Spec:
     keeps_reply: bool = False
     repair: Callable[[Sequence[str]], str | None] | None = None
     may_judge: Callable[[], bool] | None = None
+    examiner: Spec | None = None
 
 
 class Child:

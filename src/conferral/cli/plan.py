@@ -7,7 +7,9 @@ stopping: Beat, web and streams, all workers at once, Flower, Redis.
 
 from __future__ import annotations
 
+import dataclasses
 import http.client
+import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +17,7 @@ from urllib.parse import urlsplit
 
 from conferral.cli import ports, processes, redis_server
 from conferral.cli.child import Patience, Spec
-from conferral.cli.processes import POOLS, Program
+from conferral.cli.processes import POOLS, Pool, Program
 from conferral.cli.supervisor import Stage
 from conferral.settings import Settings
 
@@ -109,7 +111,11 @@ def others(settings: Settings) -> list[Spec]:
         is_ready=lambda: ports.is_open("127.0.0.1", settings.flower_port),
     )
     workers = [
-        _alive(pool.name, processes.worker(settings, pool), WORKER_PATIENCE, settings) for pool in POOLS
+        dataclasses.replace(
+            _alive(pool.name, processes.worker(settings, pool), WORKER_PATIENCE, settings),
+            examiner=_examiner(settings, pool),
+        )
+        for pool in POOLS
     ]
     return [streams, *workers, beat, flower]
 
@@ -123,6 +129,14 @@ def wanted_ports(settings: Settings) -> list[ports.Wanted]:
         ports.Wanted("metrics", host, settings.metrics_port, "CONFERRAL_METRICS_PORT"),
         ports.Wanted("Flower", "127.0.0.1", settings.flower_port, "CONFERRAL_FLOWER_PORT"),
     ]
+
+
+def _examiner(settings: Settings, pool: Pool) -> Spec:
+    """Who looks into the database whether a suspected pool is deaf."""
+    program = Program(
+        (sys.executable, "-m", "conferral.cli.deafness", pool.name), processes.environment(settings, "cli")
+    )
+    return _spec(f"{pool.name}-ears", program, patience=ONE_SHOT_PATIENCE, is_one_shot=True)
 
 
 def _alive(name: str, program: Program, patience: Patience, settings: Settings) -> Spec:

@@ -18,7 +18,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
+
+from conferral.cli import redis_protocol
 
 OLDEST = (6, 2)
 # Our own server looks for a free port from here upward; 6379 is left to servers of other people.
@@ -26,8 +28,6 @@ FIRST_PORT = 6390
 PORTS_TRIED = 100
 # The dispatcher keeps the lists short; this is a hundred times what they need.
 MEMORY = "256mb"
-# A healthy server on the same machine answers in microseconds.
-PING_SECONDS = 1.0
 VERSION_SECONDS = 10
 _NAMES = ("redis-server", "valkey-server")
 # What the supported versions say when their append-only file cannot be loaded.
@@ -123,19 +123,11 @@ def free_port(first: int = FIRST_PORT) -> int:
     raise OSError(f"no free port for Redis between {first} and {first + PORTS_TRIED - 1}")
 
 
-def answers(url: str, timeout_seconds: float = PING_SECONDS) -> bool:
-    """Whether the server of a redis:// URL answers PING; without any library, so it is always cheap."""
-    parts = urlsplit(url)
-    words = [b"PING"]
-    login = [unquote(word).encode() for word in (parts.username, parts.password) if word]
-    requests = ([[b"AUTH", *login]] if login else []) + [words]
+def answers(url: str) -> bool:
+    """Whether the server of a redis:// URL answers PING."""
     try:
-        address = (parts.hostname or "127.0.0.1", parts.port or 6379)
-        with socket.create_connection(address, timeout_seconds) as connection:
-            connection.settimeout(timeout_seconds)
-            connection.sendall(b"".join(map(_request, requests)))
-            return _read_until(connection, b"+PONG\r\n")
-    except OSError:
+        return redis_protocol.ask(url, ("PING",)) == [b"PONG"]
+    except (OSError, redis_protocol.RedisError):
         return False
 
 
@@ -190,20 +182,6 @@ def _version(path: Path) -> tuple[int, ...]:
         return ()
     match = re.search(r"v=(\d+)\.(\d+)\.(\d+)", done.stdout)
     return tuple(int(part) for part in match.groups()) if match else ()
-
-
-def _request(words: Sequence[bytes]) -> bytes:
-    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words)
-
-
-def _read_until(connection: socket.socket, wanted: bytes) -> bool:
-    received = b""
-    while wanted not in received:
-        chunk = connection.recv(256)
-        if not chunk or received.startswith(b"-"):
-            return False
-        received += chunk
-    return True
 
 
 def _quoted(path: Path) -> str:

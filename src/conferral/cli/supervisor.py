@@ -13,7 +13,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,9 +32,14 @@ _STALE_CHECK_SECONDS = 5.0
 # What a killed supervisor left gets this long after SIGTERM, then SIGKILL.
 LEFTOVER_SECONDS = 10.0
 STATUS_FILE = "supervisor.json"
-_STOPPING = "stopping"
+_RUNNING, _STOPPING = "running", "stopping"
+# The exit status of an examiner that found its suspect guilty.
+GUILTY = 3
 # The second request to stop means: at once.
 _NOW = 2
+
+
+Suspects = Callable[[float], Iterable[str]]
 
 
 class StartFailedError(Exception):
@@ -67,6 +72,8 @@ class Supervisor:
         self._path = run_dir / STATUS_FILE
         self._output = output
         self._children: dict[str, Child] = {}
+        self._suspects: Suspects | None = None
+        self._examined: dict[str, Child] = {}
         self._asked_to_stop = 0
         self._state = STARTING
         self._stale_checked_at = 0.0
@@ -103,9 +110,14 @@ class Supervisor:
             if time.monotonic() > deadline:
                 return
 
-    def run(self) -> None:
-        """Keep everything alive until a signal asks to stop."""
-        self._state = "running"
+    def run(self, suspects: Suspects | None = None) -> None:
+        """Keep everything alive until a signal asks to stop.
+
+        Args:
+            suspects: asked every few seconds for the names of processes that may have stopped
+                working; each is examined before it is restarted.
+        """
+        self._state, self._suspects = _RUNNING, suspects
         self._save()
         while not self._asked_to_stop:
             self._tick(_TICK_SECONDS)
@@ -115,6 +127,8 @@ class Supervisor:
         self._state = _STOPPING
         self._save()
         began = time.monotonic()
+        for examiner in self._examined.values():
+            examiner.kill()
         named = {name for stage in stages for name in stage.names}
         rest = Stage(tuple(name for name in self._children if name not in named))
         for stage in (rest, *stages):
@@ -157,6 +171,8 @@ class Supervisor:
         if now - self._stale_checked_at > _STALE_CHECK_SECONDS:
             self._stale_checked_at = now
             changed.extend(self._restart_stale(now))
+            self._examine_suspects(now)
+        changed.extend(self._restart_guilty(now))
         if changed:
             self._save()
 
@@ -194,6 +210,32 @@ class Supervisor:
                 self._output.say(f"{child.spec.name} gives no sign of life; restarting it", level="error")
                 child.restart(now)
                 yield child
+
+    def _examine_suspects(self, now: float) -> None:
+        """Start the examiner of every process that is suspected; the examination takes a second."""
+        for name in self._suspects(now) if self._suspects and self._state == _RUNNING else ():
+            child = self._children.get(name)
+            if (
+                child is not None
+                and child.state == READY
+                and child.spec.examiner
+                and name not in self._examined
+            ):
+                self._examined[name] = Child(child.spec.examiner, self._output)
+                self._examined[name].start(now)
+
+    def _restart_guilty(self, now: float) -> Iterator[Child]:
+        for name, examiner in list(self._examined.items()):
+            if now - examiner.started_at > READY_WITHIN_SECONDS:
+                examiner.kill()
+            if examiner.has_ended(now):
+                del self._examined[name]
+                if examiner.last_exit == GUILTY:
+                    self._output.say(
+                        f"worker_deaf: {name} lives and does not listen; restarting it", level="error"
+                    )
+                    self._children[name].restart(now)
+                    yield self._children[name]
 
     def _mend(self, child: Child) -> bool:
         """Let a child's own repair look at its last words; True when it did something: start at once."""

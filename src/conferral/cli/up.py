@@ -19,7 +19,7 @@ from pathlib import Path
 
 import click
 
-from conferral.cli import banner, plan, ports, processes, redis_server, supervisor
+from conferral.cli import banner, deafness, plan, ports, processes, redis_server, supervisor
 from conferral.cli.child import READY
 from conferral.cli.findings import GOOD
 from conferral.cli.output import Output
@@ -66,7 +66,8 @@ def _up(settings: Settings, output: Output, began: float) -> int:
         demo = _start_rest(settings, boss)
         late = [name for name, state in boss.states().items() if state != READY]
         _print_banner(settings, demo, late, time.monotonic() - began)
-        boss.run()
+        listens = settings.broker_url.startswith("redis://")
+        boss.run(deafness.Ears(settings.broker_url).suspects if listens else None)
     except redis_server.RedisMissingError as error:
         return _refuse([str(error)])
     except supervisor.StartFailedError as error:
