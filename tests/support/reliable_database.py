@@ -84,13 +84,14 @@ class House:
 
     def context(self, **options: Any) -> Context:
         """Return a context over this database."""
-        return Context(
-            transaction=self.database.transaction,
-            snapshot=self.database.snapshot,
-            now=self.database.now,
-            routing=ROUTING,
-            **{"record_pauses_seconds": (0.0,), **options},
-        )
+        figures: dict[str, Any] = {
+            "transaction": self.database.transaction,
+            "snapshot": self.database.snapshot,
+            "now": self.database.now,
+            "routing": ROUTING,
+            "record_pauses_seconds": (0.0,),
+        }
+        return Context(**{**figures, **options})
 
     def executor(self, tasks: Mapping[str, task.Task], **options: Any) -> task.Executor:
         """Return an executor without a heartbeat."""
