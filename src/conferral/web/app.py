@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The application: everything of one web process, put together once, after fork.
+
+Pages and API under the role `web`; health and metrics alone under the role `streams`. No
+handler opens a signing key: this process does not hold the key that seals them.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from flask import Flask, Response, jsonify
+from flask_openapi3.models.info import Info
+from flask_openapi3.openapi import OpenAPI
+
+from conferral import __version__, observability, wiring
+from conferral.settings import Settings
+from conferral.web import envelope, health, monitoring, problems
+from conferral.web.api import credentials, tasks
+from conferral.web.limits import Limiter
+from conferral.web.previews import Previews
+from conferral.web.site import EXTENSION, Site
+from conferral.web.waiting import Patience
+
+MAX_BODY: Final = 1024 * 1024  # bytes; uploads of batches have a limit of their own
+LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "[::1]")
+KEY_SCHEME: Final[dict[str, Any]] = {"api_key": {"type": "http", "scheme": "bearer", "bearerFormat": "conferral_…"}}
+RESOURCES: Final = (credentials.api, tasks.api)
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """Return the WSGI application of this process.
+
+    Args:
+        settings: checked settings; None reads the environment and sends logs to standard error.
+    """
+    if settings is None:
+        settings = Settings.from_env(os.environ)
+        observability.configure()
+    site = Site(
+        settings=settings,
+        runtime=wiring.build(settings),
+        limiter=Limiter(settings.result_url),
+        patience=Patience(),
+        previews=Previews(),
+    )
+    app = _application()
+    app.extensions[EXTENSION] = site
+    envelope.install(app, site)
+    problems.install(app)
+    if settings.role == "streams":
+        monitoring.install(app)
+        return app
+    app.config["TRUSTED_HOSTS"] = _trusted_hosts(settings)
+    app.register_blueprint(health.pages)
+    for resource in RESOURCES:
+        app.register_api(resource)
+    _publish_reference(app)
+    # Which characters the fonts have takes a second to find out: not in somebody's request.
+    site.runtime.fonts.unprintable("a")
+    return app
+
+
+def _application() -> OpenAPI:
+    app = OpenAPI(
+        "conferral.web",
+        info=Info(title="Conferral", version=__version__, description="Issue digital credentials."),
+        security_schemes=KEY_SCHEME,
+        doc_ui=False,
+        validation_error_callback=problems.invalid,
+        validation_error_model=problems.ProblemDocument,
+    )
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # of the provider that Flask uses by default
+    app.jinja_options = {"trim_blocks": True, "lstrip_blocks": True}
+    return app
+
+
+def _trusted_hosts(settings: Settings) -> list[str]:
+    known = [urlsplit(settings.public_url).hostname or "localhost"]
+    return known if settings.is_production else [*known, *LOCAL_HOSTS]
+
+
+def _publish_reference(app: OpenAPI) -> None:
+    @app.get("/openapi.json", doc_ui=False)
+    def openapi() -> Response:
+        """Return the API's description (OpenAPI 3.1)."""
+        return jsonify(app.api_doc)
