@@ -181,6 +181,10 @@ class ProcessRuntime:
             self._pid = os.getpid()
         return self._built
 
+    def adopt(self, runtime: Runtime) -> None:
+        """Use a runtime that was built elsewhere; for tests that drive tasks in their own process."""
+        self._built, self._pid = runtime, os.getpid()
+
     def context(self) -> Context:
         """Return this process's context of the reliable layer."""
         return context_of(self._settings, self())

@@ -7,6 +7,7 @@ every chunk promises its successor under a key of its own.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -24,6 +25,8 @@ from conferral.services.admission import Admitted, Wanted
 from conferral.services.runtime import Caller, Runtime
 from conferral.store.queries import batches, credentials, issuers
 from conferral.store.records import Record
+
+log = logging.getLogger(__name__)
 
 TASK: Final = "tasks.issuance.expand_batch"
 CHUNK: Final = 500  # rows a commit
@@ -78,7 +81,7 @@ def expand(rt: Runtime, run: Run, batch_id: str, after: str) -> None:
             rows = batches.rows(session, batch_id, last, CHUNK)
         if not rows:
             break
-        checked = _check(rt, template, rows)
+        checked = _check(rt, batch_id, template, rows)
         with rt.database.transaction() as session:
             _insert(rt, session, batch, template, checked)
         crash_point("expand.chunk_committed")
@@ -89,12 +92,18 @@ def expand(rt: Runtime, run: Run, batch_id: str, after: str) -> None:
         run.settle(session, {"expanded_to": last})
 
 
-def _check(rt: Runtime, template: Record, rows: Sequence[Record]) -> list[tuple[int, Admitted]]:
+def _check(
+    rt: Runtime, batch_id: str, template: Record, rows: Sequence[Record]
+) -> list[tuple[int, Admitted]]:
+    """Return the rows that are still valid: they were checked before, but a font may be gone since."""
     checked = []
     for row in rows:
         found = admission.check(rt, template.design, Wanted(**row.content))
         if isinstance(found, Admitted):
             checked.append((row.number, found))
+        else:
+            codes = sorted({error.code for error in found})
+            log.error("batch_row_refused", extra={"batch_id": batch_id, "row": row.number, "code": codes[0]})
     return checked
 
 
@@ -145,14 +154,14 @@ def progress(session: Session, batch: Record) -> dict[str, Any]:
         for state, count in counts.items()
         if state in ("PENDING", "STARTED", "RETRY")
     )
-    expanded = sum(by_state.values())
-    is_done = expanded >= batch.total and open_runs == 0
+    is_done = bool(by_task) and open_runs == 0
     return {
         "batch_id": batch.id,
         "name": batch.name,
         "status": "completed" if is_done and batch.state == "running" else batch.state,
         "total": batch.total,
         "credentials": by_state,
+        "not_created": max(batch.total - sum(by_state.values()), 0),
         "tasks": tasks,
         "created_at": batch.created_at.isoformat(),
     }

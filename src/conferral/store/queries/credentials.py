@@ -188,15 +188,12 @@ def unfinished_before(session: Session, moment: datetime, limit: int) -> Sequenc
 
 def count_states(session: Session, batch_id: str) -> dict[str, int]:
     """Count a batch's credentials by state."""
-    return dict(
-        session.execute(
-            select(credentials.c.state, func.count())
-            .where(credentials.c.batch_id == batch_id)
-            .group_by(credentials.c.state)
-        )
-        .tuples()
-        .all()
+    counted = session.execute(
+        select(credentials.c.state, func.count())
+        .where(credentials.c.batch_id == batch_id)
+        .group_by(credentials.c.state)
     )
+    return {state: count for state, count in counted}
 
 
 def count_issued(session: Session, organisation_id: str, since: datetime, until: datetime) -> int:

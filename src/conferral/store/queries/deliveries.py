@@ -37,7 +37,7 @@ def last_sequences(session: Session, credential_ids: Sequence[str]) -> dict[str,
         .where(events.c.credential_id.in_(credential_ids))
         .group_by(events.c.credential_id)
     )
-    return {credential_id: last for credential_id, last in found.tuples() if credential_id}
+    return {credential_id: last for credential_id, last in found if credential_id}
 
 
 def events_page(
