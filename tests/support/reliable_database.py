@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from conferral.reliable.outbox import Ring, Shown
 from conferral.reliable.owner import this_process
 from conferral.reliable.promises import promise
 from conferral.reliable.routing import Pool, Routing
-from conferral.reliable.runs import Run, claim
+from conferral.reliable.runs import Run, claim, unring
 from conferral.reliable.tables import attempts, metadata, runs
 from conferral.reliable.testing import FrozenTime
 from conferral.store.engine import Database
@@ -107,6 +107,12 @@ class House:
         """Claim in a transaction of its own."""
         with self.database.transaction() as session:
             return claim(session, run_ids, owner=owner or self.owner, lease_seconds=LEASE_SECONDS)
+
+    def lose_bells(self, run_ids: Sequence[str]) -> None:
+        """Let these runs be due and not rung, as if Redis had been away."""
+        with self.database.transaction() as session:
+            unring(session, run_ids)
+        self.bell.take()
 
     def one(self, run_id: str) -> Any:
         """Return the row of a run."""
