@@ -200,6 +200,24 @@ def test_every_name_is_printed_on_one_page(
     assert sorted(letters(name)) == sorted(set_aside(text, name)), text
 
 
+@pytest.mark.parametrize("orientation", ["landscape", "portrait"])
+def test_everything_at_once_stays_on_one_page(orientation: str, renderer: Renderer, templates: Path) -> None:
+    """Logo, three signatures, the longest name and course, every field: smaller, never cut."""
+    logo = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 4 2"><rect width="4" height="2"/></svg>'
+    theme = {"logo": logo, "signatures": [*SIGNATURES, SIGNATURES[0]], "show_description": True}
+    version = materialise(templates, "diploma", {**theme, "orientation": orientation})
+    data = certificate_data(
+        recipient_name=STRESS_NAMES["hundred and twenty"],
+        course="Foundations of Trustworthy Systems and Proofs " * 4,
+        description="Awarded on completing the course and all its assessments. " * 5,
+        organisation_name="International Graduate Institute for Applied Sciences and Technology of the North",
+        expires_on="2030-01-01",
+    )
+    content = renderer.render(version, data, timestamp=TIMESTAMP).content
+    with pikepdf.open(io.BytesIO(content)) as pdf:
+        assert len(pdf.pages) == 1
+
+
 def set_aside(text: str, name: str) -> str:
     """Return the letters of `name` that a text holds; their order is the viewer's business."""
     found = []
