@@ -88,6 +88,23 @@ def test_silent_or_dripping_server_is_given_up_in_time(stage: str, fault: Fault)
     assert (type(error), error.code) == expected
 
 
+@pytest.mark.parametrize(
+    ("stage", "planned"), [("noop", [drip()]), ("rcpt", [None, drip()]), ("dot", [None, drip()])]
+)
+def test_deadline_also_holds_on_a_connection_that_is_used_again(
+    stage: str, planned: list[Fault | None]
+) -> None:
+    """A kept connection is watched anew by each message."""
+    with FakeSmtp(faults={stage: planned}) as server:
+        mailer = mailer_for(server, limits=QUICK)
+        mailer.send(sample_mail.message(number=1))
+        started = time.monotonic()
+        with pytest.raises(Ambiguous if stage == "dot" else Retryable):
+            mailer.send(sample_mail.message(number=2))
+        mailer.close()
+    assert time.monotonic() - started < 1.8
+
+
 def test_refused_and_unknown_servers_are_unreachable() -> None:
     """Nobody listening, and no such host, are certainly not sent."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
