@@ -16,9 +16,10 @@ from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
 
 from conferral import __version__, observability, wiring
+from conferral.services.runtime import Runtime
 from conferral.settings import Settings
 from conferral.web import envelope, health, monitoring, problems
-from conferral.web.api import credentials, tasks
+from conferral.web.api import batches, credentials, mailbox, ops, tasks, webhooks
 from conferral.web.limits import Limiter
 from conferral.web.previews import Previews
 from conferral.web.site import EXTENSION, Site
@@ -26,22 +27,25 @@ from conferral.web.waiting import Patience
 
 MAX_BODY: Final = 1024 * 1024  # bytes; uploads of batches have a limit of their own
 LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "[::1]")
-KEY_SCHEME: Final[dict[str, Any]] = {"api_key": {"type": "http", "scheme": "bearer", "bearerFormat": "conferral_…"}}
-RESOURCES: Final = (credentials.api, tasks.api)
+KEY_SCHEME: Final[dict[str, Any]] = {
+    "api_key": {"type": "http", "scheme": "bearer", "bearerFormat": "conferral_…"}
+}
+RESOURCES: Final = (credentials.api, tasks.api, batches.api, webhooks.api, mailbox.api, ops.api)
 
 
-def create_app(settings: Settings | None = None) -> Flask:
+def create_app(settings: Settings | None = None, runtime: Runtime | None = None) -> Flask:
     """Return the WSGI application of this process.
 
     Args:
         settings: checked settings; None reads the environment and sends logs to standard error.
+        runtime: one that was built already; None builds it.
     """
     if settings is None:
         settings = Settings.from_env(os.environ)
         observability.configure()
     site = Site(
         settings=settings,
-        runtime=wiring.build(settings),
+        runtime=runtime or wiring.build(settings),
         limiter=Limiter(settings.result_url),
         patience=Patience(),
         previews=Previews(),
@@ -51,7 +55,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     envelope.install(app, site)
     problems.install(app)
     if settings.role == "streams":
-        monitoring.install(app)
+        monitoring.install(app, site)
         return app
     app.config["TRUSTED_HOSTS"] = _trusted_hosts(settings)
     app.register_blueprint(health.pages)

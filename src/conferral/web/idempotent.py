@@ -24,12 +24,15 @@ LOCK_NOT_AVAILABLE: Final = "55P03"  # PostgreSQL: the first request still holds
 ROUNDS: Final = 3  # each loser of a race finds the winner's answer in the next round
 
 
-def once(work: Callable[[Session], Answer], *, required: bool = False) -> Response:
+def once(
+    work: Callable[[Session], Answer], *, required: bool = False, shown_once: str | None = None
+) -> Response:
     """Do the work in one transaction, or repeat the answer it had.
 
     Args:
         work: changes and promises in the given session; returns what to answer.
         required: whether the request must carry an Idempotency-Key.
+        shown_once: a member of the answer that is a secret: it is null in the stored answer.
 
     Raises:
         Problem: `idempotency_key_required`, `…_invalid`, `…_reused`, `idempotency_in_progress`.
@@ -41,7 +44,7 @@ def once(work: Callable[[Session], Answer], *, required: bool = False) -> Respon
         with runtime().database.transaction() as session:
             return _response(work(session))
     for _ in range(ROUNDS):
-        found = _earlier(question) or _attempt(question, work)
+        found = _earlier(question) or _attempt(question, work, shown_once)
         if found is not None:
             return _response(found)
     raise Problem("idempotency_in_progress", "the first request with this key is still running")
@@ -68,12 +71,12 @@ def _earlier(question: Question) -> Answer | None:
         return idempotency.earlier_answer(session, caller(), question)
 
 
-def _attempt(question: Question, work: Callable[[Session], Answer]) -> Answer | None:
+def _attempt(question: Question, work: Callable[[Session], Answer], shown_once: str | None) -> Answer | None:
     rt = runtime()
     try:
         with rt.database.transaction() as session:
             answer = work(session)
-            idempotency.remember(rt, session, caller(), question, answer)
+            idempotency.remember(rt, session, caller(), question, _without(answer, shown_once))
     except AnsweredMeanwhile:
         return None
     except OperationalError as error:
@@ -81,6 +84,12 @@ def _attempt(question: Question, work: Callable[[Session], Answer]) -> Answer | 
             raise
         raise Problem("idempotency_in_progress", "the first request with this key is still running") from None
     return answer
+
+
+def _without(answer: Answer, secret: str | None) -> Answer:
+    if secret is None:
+        return answer
+    return json_answer(answer.status, {**json.loads(answer.body), secret: None}, answer.headers)
 
 
 def _response(answer: Answer) -> Response:
