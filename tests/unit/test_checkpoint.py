@@ -127,6 +127,18 @@ def test_a_malformed_checkpoint_is_refused(note: str) -> None:
         checkpoint.verify(note, [KEY])
 
 
+def test_a_root_with_two_spellings_is_refused() -> None:
+    """Base64 with stray bits would give one checkpoint two texts, each truly signed."""
+    encoded = base64.b64encode(ROOT).decode()
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    stray = encoded[:-2] + alphabet[alphabet.index(encoded[-2]) | 1] + "="
+    assert base64.b64decode(stray) == ROOT
+    text = f"{ORIGIN}\n300\n{stray}\n"
+    note = checkpoint.sign_note(text, ORIGIN, SIGNER.sign, public_key=SIGNER.public_key)
+    with pytest.raises(CheckpointRefused, match="canonical"):
+        checkpoint.verify(note, [KEY])
+
+
 def test_an_origin_with_white_space_cannot_be_signed() -> None:
     """A name that would break the signature line is refused."""
     with pytest.raises(CheckpointRefused):

@@ -169,6 +169,45 @@ def test_forged_proofs_are_refused(data: st.DataObject) -> None:
     assert not merkle.verify_inclusion(entries[index], other, size, proof, log.root)
 
 
+@pytest.mark.parametrize("size", range(1, 20))
+def test_a_proof_fits_exactly_one_index(size: int) -> None:
+    """The proof of one leaf shows it at no other place: only the exact length tells some of them apart."""
+    log = Log()
+    entries = _entries(size)
+    log.append(entries)
+    for index in range(size):
+        proof = merkle.inclusion_proof(index, size, log.read_tile)
+        fitting = [
+            claimed
+            for claimed in range(size)
+            if merkle.verify_inclusion(entries[index], claimed, size, proof, log.root)
+        ]
+        assert fitting == [index]
+
+
+def test_a_proof_longer_than_its_tree_is_refused() -> None:
+    """Leaf 1 of two is not leaf 0 of one, though its hashes fold to the root."""
+    log = Log()
+    log.append(_entries(2))
+    sibling = merkle.leaf_hash(_entries(1)[0])
+    assert not merkle.verify_inclusion(_entries(2)[1], 0, 1, [sibling], log.root)
+
+
+def test_a_consistency_proof_fits_exactly_its_sizes() -> None:
+    """Up to 12 leaves no proof between two trees passes for other places of its old tree, or a longer one."""
+    log = Log()
+    roots = [merkle.EMPTY_ROOT, *(log.append(_entries(1, number)).root for number in range(12))]
+    for new in range(1, 13):
+        for old in range(1, new):
+            proof = merkle.consistency_proof(old, new, log.read_tile)
+            fitting = [
+                claimed
+                for claimed in range(1, new + 1)
+                if merkle.verify_consistency((claimed, new), proof, roots[old], roots[new])
+            ]
+            assert fitting == [old]
+
+
 def test_an_inner_node_is_no_leaf() -> None:
     """Folding without the length check would accept a node as a leaf; prefixes and check refuse it."""
     log = Log()

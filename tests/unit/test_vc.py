@@ -277,14 +277,46 @@ def test_a_document_carries_exactly_one_proof(proof: object) -> None:
         vc.check_proof({**SIGNED, "proof": proof}, ISSUER.signer.public_key)
 
 
-def test_a_jcs_proof_verifies_and_a_foreign_context_in_it_does_not() -> None:
-    """Credentials of others signed with eddsa-jcs-2022 are read, though we never issue them."""
-    unsigned = {key: value for key, value in SIGNED.items() if key != "proof"}
+def _jcs_signed(document: dict[str, Any], proof_context: list[str]) -> dict[str, Any]:
+    """Sign a document as others may, with eddsa-jcs-2022, the proof read in a context of its own."""
     options = vc.proof_options(
-        "eddsa-jcs-2022", verification_method=ISSUER.method, created="2026-01-01T09:00:00Z", document=unsigned
+        "eddsa-jcs-2022", verification_method=ISSUER.method, created="2026-01-01T09:00:00Z", document=document
     )
-    signature = ISSUER.signer.sign(vc.hash_to_sign(unsigned, options))
-    proof = {**options, "proofValue": "z" + did.base58btc(signature)}
-    assert vc.verify_proof({**unsigned, "proof": proof}, ISSUER.signer.public_key)
-    moved = {**proof, "@context": list(reversed(options["@context"]))}
-    assert not vc.verify_proof({**unsigned, "proof": moved}, ISSUER.signer.public_key)
+    options["@context"] = proof_context
+    signature = ISSUER.signer.sign(vc.hash_to_sign({**document, "@context": proof_context}, options))
+    return {**document, "proof": {**options, "proofValue": "z" + did.base58btc(signature)}}
+
+
+UNSIGNED = {key: value for key, value in SIGNED.items() if key != "proof"}
+
+
+def test_a_jcs_proof_verifies_in_the_contexts_that_begin_the_document() -> None:
+    """Credentials of others signed with eddsa-jcs-2022 are read, though we never issue them."""
+    whole = list(UNSIGNED["@context"])
+    assert vc.verify_proof(_jcs_signed(UNSIGNED, whole), ISSUER.signer.public_key)
+    assert vc.verify_proof(_jcs_signed(UNSIGNED, whole[:1]), ISSUER.signer.public_key)
+    assert not vc.verify_proof(_jcs_signed(UNSIGNED, whole[1:]), ISSUER.signer.public_key)
+    assert not vc.verify_proof(_jcs_signed(UNSIGNED, whole[::-1]), ISSUER.signer.public_key)
+
+
+def test_a_jcs_proof_over_undefined_terms_is_refused() -> None:
+    """JCS covers every byte, but what nobody defined means nothing to anybody."""
+    signed = _jcs_signed({**UNSIGNED, "courseHours": "12"}, list(UNSIGNED["@context"]))
+    with pytest.raises(ProofRefused, match="not defined"):
+        vc.check_proof(signed, ISSUER.signer.public_key)
+
+
+def test_a_truly_signed_condition_that_we_do_not_check_is_refused() -> None:
+    """A proof that says when it expires must not be read as one that never does."""
+    options = {
+        **vc.proof_options(
+            "eddsa-rdfc-2022",
+            verification_method=ISSUER.method,
+            created="2026-01-01T09:00:00Z",
+            document=UNSIGNED,
+        ),
+        "expires": "2026-02-01T00:00:00Z",
+    }
+    signature = ISSUER.signer.sign(vc.hash_to_sign(UNSIGNED, options))
+    with pytest.raises(ProofRefused, match="not understood"):
+        vc.check_proof(vc.add_proof(UNSIGNED, options, signature), ISSUER.signer.public_key)

@@ -232,6 +232,15 @@ def test_a_doubtful_list_says_nothing(listed: dict[str, Any], changes: dict[str,
     assert finding.detail
 
 
+def test_a_list_of_another_issuer_that_is_known_too_says_nothing() -> None:
+    """An organisation cannot clear the bits of another one of the same deployment."""
+    neighbour = web_issuer("neighbour")
+    both = {**ISSUER.keys, **neighbour.keys}
+    finding = _status(SIGNED, signed_list(neighbour), keys=both)
+    assert finding.standing is Standing.UNTOLD
+    assert _status(SIGNED, signed_list(ISSUER), keys=both).standing is Standing.IN_FORCE
+
+
 def test_an_index_beyond_the_list_says_nothing() -> None:
     """The index must lie inside the list that is there."""
     document = vc.build(sample_credentials.content(ISSUER))
