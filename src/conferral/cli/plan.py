@@ -133,9 +133,8 @@ def wanted_ports(settings: Settings) -> list[ports.Wanted]:
 
 def _examiner(settings: Settings, pool: Pool) -> Spec:
     """Who looks into the database whether a suspected pool is deaf."""
-    program = Program(
-        (sys.executable, "-m", "conferral.cli.deafness", pool.name), processes.environment(settings, "cli")
-    )
+    command = (sys.executable, "-P", "-m", "conferral.cli.deafness", pool.name)
+    program = Program(command, processes.environment(settings, "cli"))
     return _spec(f"{pool.name}-ears", program, patience=ONE_SHOT_PATIENCE, is_one_shot=True)
 
 

@@ -19,7 +19,6 @@ from typing import Literal, NoReturn
 
 from conferral.settings import Settings, SettingsError, key_files, prepare_data_dir
 
-CELERY_APP = "conferral.tasks.celery_app:app"
 FLOWER_USER = "operator"
 
 
@@ -42,9 +41,6 @@ POOLS = (
     Pool("chain", "anchoring", "threads", "slots_anchoring"),
     Pool("lp", "low_priority", "prefork", "slots_low_priority", hard_limit_seconds=600),
 )
-# Native libraries leak slowly; a fresh child costs milliseconds.
-CHILD_TASKS = 5_000
-CHILD_KIBIBYTES = 400_000
 # Said once by `conferral up`; five workers need not say it in eight lines each.
 ROOT_WARNING = "ignore:You're running the worker with superuser privileges"
 # `getaddrinfo` knows no deadline; this bounds a resolver that does not answer.
@@ -65,41 +61,21 @@ class Program:
 
 def web(settings: Settings, role: Literal["web", "streams"]) -> Program:
     """Pages and API, or live streams and metrics."""
-    return Program(
-        (sys.executable, "-m", "gunicorn", "--config", "python:conferral.web.gunicorn_config"),
-        environment(settings, role),
-    )
+    command = _python("gunicorn", "--config", "python:conferral.web.gunicorn_config")
+    return Program(command, environment(settings, role))
 
 
 def worker(settings: Settings, pool: Pool) -> Program:
     """One pool of Celery workers."""
     _require_broker(settings)
-    arguments = [
-        *("worker", "--hostname", f"{pool.name}@%h", "--queues", pool.queue, "--pool", pool.kind),
-        *("--concurrency", str(getattr(settings, pool.slots)), "--loglevel", "INFO"),
-        # Fewer ways to fail to come back after Redis was away.
-        *("--without-gossip", "--without-mingle"),
-    ]
-    if pool.hard_limit_seconds is not None:
-        arguments += ["--time-limit", str(pool.hard_limit_seconds)]
-        arguments += [
-            "--max-tasks-per-child",
-            str(CHILD_TASKS),
-            "--max-memory-per-child",
-            str(CHILD_KIBIBYTES),
-        ]
     own = {"RES_OPTIONS": RESOLVER, "PYTHONWARNINGS": ROOT_WARNING}
-    return Program(_celery(*arguments), environment(settings, pool.name) | own)
+    return Program(_python("conferral.cli.node", "worker", pool.name), environment(settings, pool.name) | own)
 
 
 def beat(settings: Settings) -> Program:
     """The clock of the schedules; any number may run, one fires."""
     _require_broker(settings)
-    scheduler = "conferral.reliable.beat:SingletonScheduler"
-    return Program(
-        _celery("beat", "--scheduler", scheduler, "--pidfile", "", "--loglevel", "INFO"),
-        environment(settings, "beat"),
-    )
+    return Program(_python("conferral.cli.node", "beat"), environment(settings, "beat"))
 
 
 def flower(settings: Settings) -> Program:
@@ -119,13 +95,12 @@ def flower(settings: Settings) -> Program:
         "FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{flower_password(settings)}",
         "FLOWER_COOKIE_SECRET": secrets.token_urlsafe(32),
     }
-    command = (sys.executable, "-m", "celery", "--quiet", *arguments)
-    return Program(command, environment(settings, "flower") | own)
+    return Program(_python("celery", "--quiet", *arguments), environment(settings, "flower") | own)
 
 
 def subcommand(settings: Settings, *words: str) -> Program:
     """One of our own commands, such as `migrate`."""
-    return Program((sys.executable, "-m", "conferral.cli.main", *words), environment(settings, "cli"))
+    return Program(_python("conferral.cli.main", *words), environment(settings, "cli"))
 
 
 def pool_named(name: str) -> Pool:
@@ -179,8 +154,9 @@ def prepared(role: str) -> Settings:
     return settings
 
 
-def _celery(*arguments: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", "celery", "--quiet", "--app", CELERY_APP, *arguments)
+def _python(module: str, *arguments: str) -> tuple[str, ...]:
+    # -P: a file in the folder where we are started must not take the place of a library.
+    return (sys.executable, "-P", "-m", module, *arguments)
 
 
 def _require_broker(settings: Settings) -> None:

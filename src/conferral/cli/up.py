@@ -113,14 +113,12 @@ def _look_at_broker(url: str, output: Output) -> None:
 
 def _start_rest(settings: Settings, boss: supervisor.Supervisor) -> Mapping[str, str]:
     boss.start_all([plan.migrate(settings)])
+    boss.start_all([plan.web(settings)])
     if settings.is_production:
-        boss.start_all([plan.web(settings)])
         boss.start_all(plan.others(settings))
         return {}
-    boss.start_all([plan.web(settings), plan.demo(settings)])
-    demo = _remember_demo(settings.keys_dir / DEMO_FILE, boss.reply_of("demo"))
-    boss.start_all(plan.others(settings))
-    return demo
+    boss.start_all([plan.demo(settings), *plan.others(settings)])
+    return _remember_demo(settings.keys_dir / DEMO_FILE, boss.reply_of("demo"))
 
 
 def _remember_demo(path: Path, reply: bytes) -> dict[str, str]:
