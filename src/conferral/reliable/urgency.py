@@ -161,5 +161,5 @@ class Queue:
             .where(*self._waiting(level), runs.c.tenant == hops.c.name, runs.c.due_at <= self.now)
             .exists()
         )
-        statement = select(hops.c.name).where(hops.c.name.is_not(None), due).limit(room)
-        return list(self.session.execute(statement).scalars())
+        statement = select(hops.c.name).where(hops.c.name.is_not(None), due)
+        return list(self.session.execute(statement.order_by(hops.c.name).limit(room)).scalars())
