@@ -159,6 +159,11 @@ _RUNS: Final = (
         "endpoint_failing", 0, "The endpoint keeps failing; paused", "Mend the endpoint.", retryable=True
     ),
     ProblemType(
+        "endpoint_busy", 0, "The endpoint is busy with others", "It goes on by itself.", retryable=True
+    ),
+    ProblemType("given_back", 0, "Its bundle ended before it began", "It goes on by itself.", retryable=True),
+    ProblemType("not_ready", 0, "It cannot begin yet", "It goes on by itself.", retryable=True),
+    ProblemType(
         "smtp_auth_failed",
         0,
         "The mail server refuses our login",
@@ -197,4 +202,6 @@ _RUNS: Final = (
     ProblemType("cancelled", 0, "A person cancelled it", "Replay it if that was a mistake."),
 )
 
+# For the reference: what a request, a value, a run may have.
+GROUPS: Final = {"answers": _HTTP, "values": _FIELDS, "runs": _RUNS}
 PROBLEMS: Final = {problem.code: problem for problem in (*_HTTP, *_FIELDS, *_RUNS)}
