@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,15 @@ def child_pid(renderer: Renderer) -> int:
     """Return the pid of the running child."""
     assert renderer._child is not None
     return renderer._child._process.pid
+
+
+def finished(process: BaseProcess) -> int | None:
+    """Wait for a forked process and return its exit status; end one that hangs, so that the test can fail."""
+    process.join(FORK_SECONDS)
+    if process.is_alive():
+        process.kill()
+        process.join()
+    return process.exitcode
 
 
 def wait_until(is_true: Callable[[], bool], seconds: float = 10) -> None:
@@ -308,9 +318,7 @@ def test_a_forked_process_renders(is_used_before: bool, renderer: Renderer, temp
         process = multiprocessing.get_context("fork").Process(target=work)
         process.start()
         forked.append(process)
-    for process in forked:
-        process.join(FORK_SECONDS)
-        assert process.exitcode == 0, "the forked process hangs or failed"
+    assert [finished(process) for process in forked] == [0, 0]
     found = [answers.get() for _ in forked]
     mine = renderer.render(version, data, timestamp=TIMESTAMP).sha256
     assert [digests for _, digests in found] == [[mine] * 3] * 2
@@ -328,8 +336,7 @@ def test_a_process_forked_during_a_render_renders(renderer: Renderer, templates:
         wait_until(renderer._lock.locked)
         process = multiprocessing.get_context("fork").Process(target=render, args=(renderer, fine))
         process.start()
-        process.join(FORK_SECONDS)
-        assert process.exitcode == 0
+        assert finished(process) == 0
         os.kill(child_pid(renderer), signal.SIGKILL)
         with pytest.raises(Retryable):
             stopped.result(FORK_SECONDS)
@@ -342,8 +349,7 @@ def test_a_version_is_written_once_by_many_processes(templates: Path) -> None:
     for process in processes:
         process.start()
     for process in processes:
-        process.join(FORK_SECONDS)
-        assert process.exitcode == 0
+        assert finished(process) == 0
     version = materialise(templates, "diploma", {})
     assert [path.name for path in templates.iterdir()] == [version]
     files = [path for path in (templates / version).rglob("*") if path.is_file()]
