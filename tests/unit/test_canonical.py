@@ -55,6 +55,7 @@ def test_canonical_form_does_not_depend_on_member_order() -> None:
         ("@graph", []),
         ("@included", [{"id": "urn:x:y"}]),
         ("evidence", []),
+        ("evidence", [[{"id": "urn:x:y", "type": ["Evidence"]}]]),
         ("description", None),
         ("description", {"@value": "text", "@language": "no such tag"}),
         ("description", {"@language": "en"}),

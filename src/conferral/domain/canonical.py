@@ -201,17 +201,23 @@ def _refuse_unsafe_value(value: Any, depth: int) -> None:
     if value is None or value == []:
         raise UnsafeDocument("null and empty arrays are not covered by a signature")
     if isinstance(value, dict):
-        if _VALUE_KEYWORDS & value.keys() and not isinstance(value.get("@value"), str):
-            raise UnsafeDocument("a language-tagged value holds no text")
-        for key, member in value.items():
-            _refuse_unsafe_member(key, member, depth + 1)
+        _refuse_unsafe_object(value, depth)
     elif isinstance(value, list):
+        if any(isinstance(member, list) for member in value):
+            raise UnsafeDocument("an array stands directly inside an array")
         for member in value:
             _refuse_unsafe_value(member, depth + 1)
     elif not isinstance(value, str | int | float):
         raise UnsafeDocument(f"a {type(value).__name__} is not JSON")
     elif isinstance(value, str) and not is_signable_text(value):
         raise UnsafeDocument("a text holds a control character or a lone surrogate")
+
+
+def _refuse_unsafe_object(value: Mapping[str, Any], depth: int) -> None:
+    if _VALUE_KEYWORDS & value.keys() and not isinstance(value.get("@value"), str):
+        raise UnsafeDocument("a language-tagged value holds no text")
+    for key, member in value.items():
+        _refuse_unsafe_member(key, member, depth + 1)
 
 
 def _refuse_relative_iris(expanded: Any) -> None:
