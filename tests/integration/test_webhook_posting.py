@@ -359,15 +359,18 @@ def test_environment_proxies_are_ignored(client: WebhookClient, monkeypatch: pyt
         assert post(client, receiver.url).status == 200
 
 
-def test_configured_proxy_gets_the_request_after_the_address_was_checked() -> None:
+def test_configured_proxy_gets_the_request_after_the_address_was_checked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The proxy is a second layer: the target is still checked first."""
     with FakeWebhook() as proxy:
         client = WebhookClient(LOOPBACK, proxy=f"http://user:secret@127.0.0.1:{proxy.port}")
         post(client, "http://127.0.0.1:9/hook")
         client.close()
         strict = WebhookClient(AddressGuard(production=False), proxy=f"http://127.0.0.1:{proxy.port}")
+        monkeypatch.setattr(socket, "getaddrinfo", resolver([["127.0.0.1"]]))
         with pytest.raises(Permanent):
-            post(strict, "http://127.0.0.1:9/hook")
+            post(strict, "http://inside.example/hook")
         strict.close()
     request = proxy.history.requests[0]
     assert request.path == "http://127.0.0.1:9/hook"

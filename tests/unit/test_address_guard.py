@@ -140,6 +140,8 @@ def test_allowed_network_opens_when_it_is_named() -> None:
         "0.0.0.0",  # noqa: S104 - nothing binds to it
         "[::ffff:127.0.0.1]",
         "[64:ff9b::7f00:1]",
+        "[::127.0.0.1]",
+        "[2002:7f00:1::]",
     ],
 )
 def test_loopback_and_link_stay_shut_in_production_even_if_allowed(host: str) -> None:

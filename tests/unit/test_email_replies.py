@@ -86,6 +86,7 @@ def test_temporary_refusal_waits_at_least_a_minute() -> None:
         "5.1.1 bounces+zoe.mueller=students.example@relay.example",
         "5.1.1 'zoe.mueller@students.example' (\"zoe.mueller@students.example\")",
         "5.1.1 mailbox:zoe.mueller",
+        "5.1.1 forwarded to mueller.zoe@home.example, who is unknown",
         "5.1.1\nzoe.mueller@students.example\nzoe.mueller",
     ],
 )
