@@ -95,5 +95,6 @@ def test_without_the_package_the_embedded_letters_remain(
     bare = Fonts(cache_dir=tmp_path)
     assert bare.directories == ()
     assert bare.unprintable("Łukasz Ελένη Наталія Nguyễn \u2013 \u201cO\u2019Brien\u201d") == ()
+    assert bare.unprintable("a\u200d\u2066b\u2069\ufe0f") == ()
     assert bare.unprintable("محمد 王") == ("م", "ح", "د", "王")
     assert bare.sha256 != Fonts().sha256 or not Fonts().files
