@@ -217,6 +217,9 @@ def _letter(
         "direction": language.direction,
         "start": "left" if is_left_to_right else "right",
         "end": "right" if is_left_to_right else "left",
+        # Space between letters would tear joined scripts apart.
+        "narrow_tracking": "0.4px" if is_left_to_right else "normal",
+        "wide_tracking": "1.6px" if is_left_to_right else "normal",
         "sans": _SANS,
         "serif": _SERIF,
         "banner": language.test_banner if content.test_mode else "",
