@@ -32,6 +32,8 @@ FAILING_WITHIN_SECONDS = 60.0
 STALE_AFTER_SECONDS = 60.0
 
 STARTING, READY, WAITING, FAILING, STOPPED = "starting", "ready", "waiting", "failing", "stopped"
+# A one-shot that did its work.
+DONE = "done"
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,9 @@ class Child:
         self._deaths.append(now)
         self.due_at = now + self._pause
         self._pause = min(self._pause * 2, LONGEST_PAUSE_SECONDS)
-        if self.spec.is_one_shot or (self._stopping_since is not None and not self._comes_back):
+        if self.spec.is_one_shot and self.last_exit == 0:
+            self.state = DONE
+        elif self.spec.is_one_shot or (self._stopping_since is not None and not self._comes_back):
             self.state = STOPPED
         else:
             self.state = FAILING if self._is_failing(now) else WAITING
@@ -168,7 +172,7 @@ class Child:
         """Ask it to end; its patience counts from `deadline_from` when a common stop began earlier."""
         self._comes_back = False
         if self._process is None:
-            self.state = STOPPED
+            self.state = DONE if self.state == DONE else STOPPED
         elif self._stopping_since is None:
             self._stopping_since = now if deadline_from is None else deadline_from
             self._signal_once(signal.SIGTERM)

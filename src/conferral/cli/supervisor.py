@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from conferral.cli.child import FAILING, READY, STARTING, STOPPED, WAITING, Child, Spec
+from conferral.cli.child import DONE, FAILING, READY, STARTING, STOPPED, WAITING, Child, Spec
 from conferral.cli.output import Output
 from conferral.cli.process_identity import Identity, identify
 
@@ -196,7 +196,7 @@ class Supervisor:
     def _report_end(self, child: Child, now: float) -> None:
         if self._state == _STOPPING:
             return
-        if child.spec.is_one_shot and child.last_exit == 0:
+        if child.state == DONE:
             self._output.say(f"{child.spec.name} is done after {now - child.started_at:.1f} s")
             return
         pause = max(0.0, child.due_at - now)
@@ -303,7 +303,7 @@ def _has_arrived(child: Child) -> bool:
     """Whether the start need not wait for it any longer: it is well, or nothing depends on it."""
     if not child.spec.is_essential and child.last_exit is not None:
         return True
-    return child.last_exit == 0 if child.spec.is_one_shot else child.state == READY
+    return child.state in {READY, DONE}
 
 
 def _row(child: Child) -> dict[str, Any]:
