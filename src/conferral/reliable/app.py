@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from celery import Celery, bootsteps, signals
@@ -22,6 +21,7 @@ from celery.exceptions import Ignore, Reject
 from kombu import Exchange, Queue
 from sqlalchemy.exc import SQLAlchemyError
 
+from conferral.reliable import alive
 from conferral.reliable.bell import UNREACHABLE
 from conferral.reliable.context import Context
 from conferral.reliable.dispatcher import Dispatcher
@@ -38,10 +38,8 @@ log = logging.getLogger(__name__)
 VISIBILITY_TIMEOUT_SECONDS = 60
 RESULT_EXPIRES_SECONDS = 3_600  # a convenience for AsyncResult; the row is the truth
 SOCKET_SECONDS = 5.0
-ALIVE_SECONDS = 5.0
 PUT_BACK_SECONDS = 1.0  # between two tries to claim while the database is away
 MAX_NODE = 50  # characters of a node's name before the owner (66) in a column of 120
-ALIVE_DIRECTORY_VARIABLE = "CONFERRAL_ALIVE_DIRECTORY"
 
 
 def make_celery(
@@ -294,13 +292,5 @@ class _AliveFile(bootsteps.StartStopStep):
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
     def start(self, parent: Any) -> None:
-        directory = os.environ.get(ALIVE_DIRECTORY_VARIABLE)
-        if not directory:
-            return
-        path = Path(directory) / f"{parent.hostname}.alive"
-        path.touch()
-        parent.timer.call_repeatedly(ALIVE_SECONDS, _touch, (path,))
-
-
-def _touch(path: Path) -> None:
-    path.touch()
+        alive.touch(parent.hostname)
+        parent.timer.call_repeatedly(alive.ALIVE_SECONDS, alive.touch, (parent.hostname,))

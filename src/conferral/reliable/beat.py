@@ -10,11 +10,9 @@ once. A slot missed while nobody led is fired once by whoever takes over, if it 
 from __future__ import annotations
 
 import logging
-import os
 import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from celery import Celery, beat
@@ -22,8 +20,8 @@ from celery.schedules import crontab, maybe_schedule
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from conferral.reliable import leadership
-from conferral.reliable.app import ALIVE_DIRECTORY_VARIABLE, node_name, process_of
+from conferral.reliable import alive, leadership
+from conferral.reliable.app import node_name, process_of
 from conferral.reliable.context import Context
 from conferral.reliable.crash_points import crash_point
 from conferral.reliable.owner import this_process
@@ -60,9 +58,13 @@ class SingletonScheduler(beat.Scheduler):
         self._epoch: int | None = None
         self._fired: dict[str, str] = {}
         self._lead_again_at = 0.0
+        self._touch_at = 0.0
 
     def tick(self, *_: Any, **__: Any) -> float:
         """Lead if possible, fire what is due; return the seconds until the next look."""
+        if time.monotonic() >= self._touch_at:
+            alive.touch(node_name("beat"))
+            self._touch_at = time.monotonic() + alive.ALIVE_SECONDS
         context: Context = process_of(self.app).context
         try:
             if time.monotonic() >= self._lead_again_at:
@@ -72,8 +74,6 @@ class SingletonScheduler(beat.Scheduler):
         except SQLAlchemyError as error:
             self._epoch = None
             log.warning("beat_tick_failed", extra={"code": type(error).__name__})
-        else:
-            self._touch_alive_file()
         return LOOK_SECONDS
 
     def close(self) -> None:
@@ -84,12 +84,6 @@ class SingletonScheduler(beat.Scheduler):
                 leadership.resign(session, LEADERSHIP, self._holder)
         except SQLAlchemyError:
             log.warning("beat_resigned_silently")  # the lease ends by itself
-
-    def _touch_alive_file(self) -> None:
-        """Give the sign of life that workers give, too: the database was reached just now."""
-        directory = os.environ.get(ALIVE_DIRECTORY_VARIABLE)
-        if directory:
-            Path(directory, f"{node_name('beat')}.alive").touch()
 
     def _lead(self, context: Context) -> None:
         with context.transaction() as session:
