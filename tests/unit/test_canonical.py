@@ -103,9 +103,20 @@ def test_nesting_and_size_are_limited() -> None:
         deep = {"evidence": deep}
     with pytest.raises(UnsafeDocument, match="nested"):
         canonical_nquads({**_unsigned(), "evidence": deep})
-    many = [{"id": f"urn:x:{number}", "type": ["Evidence"], "name": "x"} for number in range(300)]
+    many = [{"id": f"urn:x:{number}", "type": ["Profile"], "name": "x"} for number in range(190)]
     with pytest.raises(UnsafeDocument, match="statements"):
-        canonical_nquads({**_unsigned(), "evidence": many})
+        canonical_nquads({**_unsigned(), "issuer": many})
+
+
+@pytest.mark.parametrize(
+    "value", [[str(number) for number in range(20_000)], [{"type": ["Evidence"]} for _ in range(8_000)]]
+)
+def test_a_long_list_is_refused_before_it_costs_quadratic_time(value: list[Any]) -> None:
+    """256 KiB of short texts kept the JSON-LD library busy for 90 seconds; now nothing is expanded."""
+    began = time.process_time()
+    with pytest.raises(UnsafeDocument, match="values"):
+        canonical_nquads({**_unsigned(), "name": value})
+    assert time.process_time() - began < 0.5
 
 
 def test_a_poisoned_graph_is_given_up() -> None:

@@ -16,6 +16,7 @@ import re
 import threading
 from collections.abc import Iterator, Mapping
 from importlib import resources
+from itertools import islice
 from typing import Any, NoReturn
 
 import rfc8785
@@ -58,6 +59,9 @@ MAX_DEPTH = 24
 """Nesting of a document; a full Open Badge has 7 levels, and the libraries recurse."""
 MAX_QUADS = 500
 """RDF statements of a document; ours have about 40."""
+MAX_VALUES = 1_000
+"""JSON values of a document, counted before JSON-LD sees them: expansion takes quadratic time (20,000 names
+in one array cost 90 s before the statements could be counted). Ours have about 60."""
 MAX_CANONICAL_WORK = 5_000
 """Orders tried for blank nodes that look alike. Ours need none; poisoned graphs need exponentially many."""
 
@@ -180,6 +184,8 @@ def _refuse_unsafe(document: Mapping[str, Any], known: Mapping[str, Document]) -
     urls = named if isinstance(named, list) else [named]
     if not urls or not all(isinstance(url, str) and url in known for url in urls):
         raise UnsafeDocument("the document names a context that is not one of the vendored ones")
+    if sum(1 for _ in islice(_values(document), MAX_VALUES + 1)) > MAX_VALUES:
+        raise UnsafeDocument(f"the document holds more than {MAX_VALUES} values")
     for key, value in document.items():
         if key != "@context":
             _refuse_unsafe_member(key, value, 1)
@@ -240,6 +246,17 @@ def _members(expanded: Any) -> Iterator[tuple[str, Any]]:
         elif isinstance(node, Mapping):
             yield from node.items()
             pending.extend(node.values())
+
+
+def _values(document: Any) -> Iterator[Any]:
+    pending = [document]
+    while pending:
+        value = pending.pop()
+        yield value
+        if isinstance(value, Mapping):
+            pending.extend(value.values())
+        elif isinstance(value, list):
+            pending.extend(value)
 
 
 def _refuse_dropped(term: object) -> NoReturn:
