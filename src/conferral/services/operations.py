@@ -96,6 +96,18 @@ def dead(session: Session, who: Caller, wanted: Filter) -> list[Any]:
     return [row for row in found if modes.get(row.subject, who.mode) == who.mode]
 
 
+def dead_of_organisation(session: Session, organisation_id: str, wanted: Filter) -> list[Any]:
+    """Return the dead letters a person of an organisation may see: both modes, and maintenance.
+
+    Maintenance runs are nobody's: they belong to whoever operates the deployment, and they name nobody.
+    """
+    found: list[Any] = []
+    for tenant in (organisation_id, ""):
+        mine = Filter(wanted.task, wanted.code, tenant, wanted.run_ids)
+        found += dead_letters.listed(session, mine, limit=PAGE)
+    return found[:PAGE]
+
+
 def by_cause(rows: Sequence[Any]) -> list[tuple[str, str, int]]:
     """Return (task, code, count) of dead letters, most frequent first."""
     counted = Counter((row.task, row.error_code or "internal") for row in rows)
@@ -113,6 +125,24 @@ def replay(rt: Runtime, session: Session, who: Caller, wanted: Filter) -> list[s
 def discard(rt: Runtime, session: Session, who: Caller, wanted: Filter) -> list[str]:
     """Give dead letters up for good, a page at most; return their ids."""
     ids = tuple(row.id for row in dead(session, who, wanted))
+    done = dead_letters.discard(session, Filter(run_ids=ids), limit=PAGE) if ids else []
+    _audit(rt, session, who, "dead_letters.discarded", done)
+    return done
+
+
+def replay_shown(rt: Runtime, session: Session, who: Caller, run_ids: tuple[str, ...]) -> list[str]:
+    """Make exactly the dead letters due again that a person of the organisation was shown."""
+    rows = dead_of_organisation(session, who.organisation_id, Filter(run_ids=run_ids))
+    ids = tuple(row.id for row in rows)
+    done = dead_letters.replay(session, Filter(run_ids=ids), limit=PAGE) if ids else []
+    _audit(rt, session, who, "dead_letters.replayed", done)
+    return done
+
+
+def discard_shown(rt: Runtime, session: Session, who: Caller, run_ids: tuple[str, ...]) -> list[str]:
+    """Give exactly the dead letters up for good that a person of the organisation was shown."""
+    rows = dead_of_organisation(session, who.organisation_id, Filter(run_ids=run_ids))
+    ids = tuple(row.id for row in rows)
     done = dead_letters.discard(session, Filter(run_ids=ids), limit=PAGE) if ids else []
     _audit(rt, session, who, "dead_letters.discarded", done)
     return done

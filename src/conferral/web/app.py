@@ -18,10 +18,12 @@ from flask_openapi3.openapi import OpenAPI
 from conferral import __version__, observability, wiring
 from conferral.services.runtime import Runtime
 from conferral.settings import Settings
-from conferral.web import envelope, health, monitoring, problems
+from conferral.web import envelope, health, monitoring, problems, templating
 from conferral.web.api import batches, credentials, mailbox, ops, tasks, webhooks
+from conferral.web.console import PAGES as CONSOLE
 from conferral.web.limits import Limiter
 from conferral.web.previews import Previews
+from conferral.web.public import evidence, small_pages, verification
 from conferral.web.site import EXTENSION, Site
 from conferral.web.waiting import Patience
 
@@ -57,8 +59,10 @@ def create_app(settings: Settings | None = None, runtime: Runtime | None = None)
     if settings.role == "streams":
         monitoring.install(app, site)
         return app
+    templating.install(app)
     app.config["TRUSTED_HOSTS"] = _trusted_hosts(settings)
-    app.register_blueprint(health.pages)
+    for pages in (health.pages, verification.pages, evidence.pages, small_pages.pages, CONSOLE):
+        app.register_blueprint(pages)
     for resource in RESOURCES:
         app.register_api(resource)
     _publish_reference(app)
@@ -78,7 +82,6 @@ def _application() -> OpenAPI:
     )
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of the provider that Flask uses by default
-    app.jinja_options = {"trim_blocks": True, "lstrip_blocks": True}
     return app
 
 

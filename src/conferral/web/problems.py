@@ -76,12 +76,18 @@ class ProblemDocument(BaseModel):
 
 
 class Refusal(Exception):
-    """A problem with headers or members of its own."""
+    """A problem with headers, members or a status of its own."""
 
     def __init__(
-        self, problem: Problem, *, headers: Mapping[str, str], members: Mapping[str, Any] | None = None
+        self,
+        problem: Problem,
+        *,
+        headers: Mapping[str, str],
+        members: Mapping[str, Any] | None = None,
+        status: int | None = None,
     ) -> None:
         self.problem = problem
+        self.status = status
         self.headers = dict(headers)
         self.members = dict(members or {})
         super().__init__(problem.code)
@@ -111,10 +117,14 @@ def invalid(error: ValidationError) -> Response:
 
 
 def answer(
-    problem: Problem, headers: Mapping[str, str] | None = None, members: Mapping[str, Any] | None = None
+    problem: Problem,
+    headers: Mapping[str, str] | None = None,
+    members: Mapping[str, Any] | None = None,
+    *,
+    status: int | None = None,
 ) -> AnyResponse:
     """Return a problem as a document, or as a page where a person looks at it."""
-    status = problem.type.status or 500
+    status = status or problem.type.status or 500
     if wants_page():
         if problem.code == "session_expired":
             return redirect(url_for("console.login", next=request.full_path.rstrip("?")))
@@ -168,7 +178,7 @@ def _headers(problem: Problem) -> dict[str, str]:
 
 
 def _refusal(refusal: Refusal) -> AnyResponse:
-    return answer(refusal.problem, refusal.headers, refusal.members)
+    return answer(refusal.problem, refusal.headers, refusal.members, status=refusal.status)
 
 
 def _http(error: HTTPException) -> AnyResponse | HTTPException:

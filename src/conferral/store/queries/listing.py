@@ -25,6 +25,7 @@ from conferral.store.tables import (
     template_versions,
     templates,
 )
+from conferral.store.tables.base import MODES
 
 Place = tuple[datetime, str]
 """Where the page before ended: (created_at, id)."""
@@ -113,6 +114,31 @@ def message(session: Session, organisation_id: str, mode: str | None, message_id
     if mode is not None:
         statement = statement.where(deliveries.c.mode == mode)
     return session.execute(statement).one_or_none()
+
+
+def counts_since(session: Session, organisation_id: str, since: datetime) -> dict[str, int]:
+    """Count an organisation's credentials: issued since a time, and requested since, by state."""
+    issued = session.execute(
+        select(func.count())
+        .select_from(credentials)
+        .where(credentials.c.organisation_id == organisation_id, credentials.c.issued_at >= since)
+    ).scalar_one()
+    found = session.execute(
+        select(credentials.c.state, func.count())
+        .where(
+            credentials.c.organisation_id == organisation_id,
+            credentials.c.mode.in_(MODES),
+            credentials.c.created_at >= since,
+        )
+        .group_by(credentials.c.state)
+    )
+    requested = {row.state: int(row[1]) for row in found}
+    return {
+        "issued": int(issued),
+        "requested": sum(requested.values()),
+        "under_way": requested.get("queued", 0) + requested.get("issuing", 0),
+        "failed": requested.get("failed", 0),
+    }
 
 
 def credential_modes(session: Session, ids: Sequence[str]) -> dict[str, str]:

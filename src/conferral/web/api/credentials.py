@@ -133,8 +133,9 @@ def proof(path: CredentialPath) -> Response:
         found = anchoring.proof_of(session, row.id)
     if found is None:
         raise Refusal(
-            Problem("state_conflict", "it is not in a published checkpoint yet"),
+            Problem("temporary_reduced_capacity", "it is not in a published checkpoint yet"),
             headers={"Retry-After": str(PROOF_SECONDS)},
+            status=503,
         )
     return Response(found, mimetype="text/plain")
 
