@@ -7,6 +7,8 @@ import json
 import os
 from pathlib import Path
 
+import pytest
+
 from conferral.cli import banner
 from conferral.cli.output import Output
 
@@ -63,6 +65,15 @@ def test_a_line_without_end_is_cut(tmp_path: Path) -> None:
     lines = shown(Terminal(), tmp_path, b"x" * 200_000, b"\nnext\n")
     assert len(lines) >= 3
     assert lines[-1] == "mail    | next"
+
+
+def test_a_log_file_is_kept_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A noisy process fills a file and an older one, not the disk."""
+    monkeypatch.setattr("conferral.cli.output._FILE_BYTES", 1_000)
+    shown(Terminal(), tmp_path, *(b"x" * 99 + b"\n" for _ in range(50)))
+    sizes = {path.name: path.stat().st_size for path in tmp_path.glob("mail*")}
+    assert set(sizes) == {"mail.log", "mail.1.log"}
+    assert max(sizes.values()) <= 1_100
 
 
 def ready(demo: dict[str, str]) -> str:

@@ -127,6 +127,8 @@ class Supervisor:
         self._state = _STOPPING
         self._save()
         began = time.monotonic()
+        if any(child.is_running for child in self._children.values()):
+            self._output.say("stopping; Ctrl-C again ends everything at once")
         for examiner in self._examined.values():
             examiner.kill()
         named = {name for stage in stages for name in stage.names}
@@ -142,6 +144,7 @@ class Supervisor:
             self._press()
         self._state = STOPPED
         self._save()
+        self._output.say(f"stopped after {time.monotonic() - began:.1f} s")
 
     def reply_of(self, name: str) -> bytes:
         """Return what a one-shot process wrote to its standard output."""
