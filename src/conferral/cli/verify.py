@@ -21,7 +21,7 @@ import urllib3
 
 from conferral.adapters import pdf_reader, proof_bundle
 from conferral.cli import installation, showing, trust
-from conferral.domain import canonical, offline_check, verification
+from conferral.domain import canonical, claims, offline_check, verification
 from conferral.domain.ids import is_id
 from conferral.domain.offline_check import Brought, Pins
 from conferral.domain.pdf_binding import check_pdf
@@ -123,17 +123,7 @@ def _claims(brought: Brought | None, judgement: Judgement) -> str:
     if brought is None or not judgement.checks or not judgement.checks[0].ok:
         return ""
     document = canonical.read_document(brought.credential)
-    subject, issuer = document.get("credentialSubject"), document.get("issuer")
-    names = []
-    if isinstance(subject, dict):
-        identities = subject.get("identifier")
-        for one in identities if isinstance(identities, list) else [identities]:
-            if isinstance(one, dict) and one.get("identityType") == "name" and not one.get("hashed"):
-                names.append(one.get("identityHash"))
-        achievement = subject.get("achievement")
-        names.append(achievement.get("name") if isinstance(achievement, dict) else None)
-    names.append(issuer.get("name") if isinstance(issuer, dict) else None)
-    return " · ".join(quoted(name) for name in names if isinstance(name, str))
+    return " · ".join(quoted(name) for name in claims.names_in(document))
 
 
 def _is_readable(brought: Brought) -> bool:
