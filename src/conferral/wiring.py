@@ -117,12 +117,7 @@ def build(settings: Settings, app: Celery | None = None) -> Runtime:
         app = celery_of(settings, publishes_only=True)
     database = database_of(settings, app)
     secrets_key = _key(settings, "secrets") if settings.role in HOLDS_SECRETS_KEY else None
-    guard = AddressGuard(
-        settings.webhook_allow_cidrs,
-        allow_http=settings.webhook_allow_http,
-        allow_ports=settings.webhook_allow_ports,
-        production=settings.env == PRODUCTION,
-    )
+    guard = _guard(settings)
     return Runtime(
         database=database,
         public_url=settings.public_url.rstrip("/"),
@@ -138,12 +133,7 @@ def build(settings: Settings, app: Celery | None = None) -> Runtime:
         live_mailer=_smtp(settings),
         mail_from=parseaddr(settings.mail_from)[1],
         hold_ambiguous=settings.email_on_ambiguous == "hold",
-        webhook_client=WebhookClient(
-            guard,
-            ca_file=str(settings.webhook_ca_file) if settings.webhook_ca_file else None,
-            proxy=settings.webhook_proxy or None,
-            user_agent=f"Conferral/{__version__}",
-        ),
+        webhook_client=_webhook_client(settings, guard),
         guard=guard,
         log_origin=settings.log_origin,
         log_batch=settings.log_batch,
@@ -188,6 +178,24 @@ class ProcessRuntime:
     def context(self) -> Context:
         """Return this process's context of the reliable layer."""
         return context_of(self._settings, self())
+
+
+def _guard(settings: Settings) -> AddressGuard:
+    return AddressGuard(
+        settings.webhook_allow_cidrs,
+        allow_http=settings.webhook_allow_http,
+        allow_ports=settings.webhook_allow_ports,
+        production=settings.env == PRODUCTION,
+    )
+
+
+def _webhook_client(settings: Settings, guard: AddressGuard) -> WebhookClient:
+    return WebhookClient(
+        guard,
+        ca_file=str(settings.webhook_ca_file) if settings.webhook_ca_file else None,
+        proxy=settings.webhook_proxy or None,
+        user_agent=f"Conferral/{__version__}",
+    )
 
 
 def _key(settings: Settings, name: str) -> bytes:

@@ -175,34 +175,45 @@ def rows(
     places = status_lists.allocate(
         rt, session, caller.organisation_id, caller.mode, template.status_purpose, count=len(admitted)
     )
-    # Whole seconds: it is also the proof's `created` and the PDF's date.
-    now = rt.database.now().replace(microsecond=0)
+    shared = {
+        "organisation_id": caller.organisation_id,
+        "mode": caller.mode,
+        "state": QUEUED,
+        "revision": 1,
+        "template_version_id": template.version_id,
+        "batch_id": batch_id,
+        "run_id": None,
+        # Whole seconds: it is also the proof's `created` and the PDF's date.
+        "created_at": rt.database.now().replace(microsecond=0),
+    }
+    numbers: Sequence[int | None] = batch_rows or [None] * len(admitted)
     return [
-        {
-            "id": rt.new_id("cred"),
-            "organisation_id": caller.organisation_id,
-            "mode": caller.mode,
-            "state": QUEUED,
-            "revision": 1,
-            "template_version_id": template.version_id,
-            "batch_id": batch_id,
-            "batch_row": batch_rows[position] if batch_id else None,
-            "external_id": one.external_id,
-            "content_digest": one.content_digest(template.version_id),
-            "run_id": None,
-            "send_email": one.send_email,
-            "vc_id": uuid.UUID(bytes=rt.random(16), version=4).urn,
-            "token": public_token(rt.random(16)),
-            "salt": email_salt(rt.random(16)),
-            "recipient_name": one.recipient_name,
-            "recipient_email": one.recipient_email,
-            "recipient_locale": one.locale,
-            "fields": one.fields,
-            "issued_on": one.issued_on,
-            "expires_on": one.expires_on,
-            "status_list_number": number,
-            "status_index": index,
-            "created_at": now,
-        }
-        for position, (one, (number, index)) in enumerate(zip(admitted, places, strict=True))
+        shared
+        | _identity(rt)
+        | _content(one, template.version_id)
+        | {"batch_row": number, "status_list_number": place[0], "status_index": place[1]}
+        for one, place, number in zip(admitted, places, numbers, strict=True)
     ]
+
+
+def _identity(rt: Runtime) -> dict[str, Any]:
+    return {
+        "id": rt.new_id("cred"),
+        "vc_id": uuid.UUID(bytes=rt.random(16), version=4).urn,
+        "token": public_token(rt.random(16)),
+        "salt": email_salt(rt.random(16)),
+    }
+
+
+def _content(one: Admitted, version_id: str) -> dict[str, Any]:
+    return {
+        "external_id": one.external_id,
+        "content_digest": one.content_digest(version_id),
+        "send_email": one.send_email,
+        "recipient_name": one.recipient_name,
+        "recipient_email": one.recipient_email,
+        "recipient_locale": one.locale,
+        "fields": one.fields,
+        "issued_on": one.issued_on,
+        "expires_on": one.expires_on,
+    }

@@ -49,47 +49,45 @@ CONNECTION_CODES: Final = ("smtp_unreachable", "smtp_throttled")
 
 def promise_all(rt: Runtime, session: Session, kind: str, issued: Sequence[Record]) -> None:
     """Promise one e-mail for each credential, its identity fixed in this commit."""
-    now = rt.database.now().replace(microsecond=0)
-    domain = rt.mail_from.rpartition("@")[2]
-    rows: list[dict[str, Any]] = []
-    promised: list[Promise] = []
-    for row in issued:
-        delivery_id = rt.new_id("dlv")
-        rows.append(
-            {
-                "id": delivery_id,
-                "organisation_id": row.organisation_id,
-                "mode": row.mode,
-                "channel": "email",
-                "kind": kind,
-                "revision": 1,
-                "credential_id": row.credential_id,
-                "recipient": row.recipient_email,
-                "locale": row.recipient_locale,
-                "message_id": f"<{row.credential_id}.{kind}.1@{domain}>",
-                "state": "pending",
-                "possible_duplicate": False,
-                "created_at": now,
-            }
-        )
-        promised.append(
-            Promise(
-                task=TASK,
-                args=[delivery_id],
-                key=f"mail:{row.credential_id}:{kind}:1",
-                subject=row.credential_id,
-                tenant=row.organisation_id,
-                priority=BULK if row.batch_id else INTERACTIVE,
-                bundle_key=_channel(row.mode),
-                group_key=row.batch_id,
-            )
-        )
+    rows = {row["id"]: row for row in (_delivery(rt, kind, one) for one in issued)}
+    by_delivery = dict(zip(rows, issued, strict=True))
     # A message that was promised before (a restored log, a repeated turn) is not promised again.
-    new = deliveries.add_messages(session, rows)
-    wanted = [one for one in promised if one.args[0] in new]
-    ids = promise_runs(session, wanted)
-    pairs = zip([one.args[0] for one in wanted], ids, strict=True)
-    deliveries.set_runs(session, list(pairs))
+    new = deliveries.add_messages(session, list(rows.values()))
+    wanted = [one for one in rows if one in new]
+    ids = promise_runs(session, [_promise(one, kind, by_delivery[one]) for one in wanted])
+    deliveries.set_runs(session, list(zip(wanted, ids, strict=True)))
+
+
+def _delivery(rt: Runtime, kind: str, row: Record) -> dict[str, Any]:
+    domain = rt.mail_from.rpartition("@")[2]
+    return {
+        "id": rt.new_id("dlv"),
+        "organisation_id": row.organisation_id,
+        "mode": row.mode,
+        "channel": "email",
+        "kind": kind,
+        "revision": 1,
+        "credential_id": row.credential_id,
+        "recipient": row.recipient_email,
+        "locale": row.recipient_locale,
+        "message_id": f"<{row.credential_id}.{kind}.1@{domain}>",
+        "state": "pending",
+        "possible_duplicate": False,
+        "created_at": rt.database.now().replace(microsecond=0),
+    }
+
+
+def _promise(delivery_id: str, kind: str, row: Record) -> Promise:
+    return Promise(
+        task=TASK,
+        args=[delivery_id],
+        key=f"mail:{row.credential_id}:{kind}:1",
+        subject=row.credential_id,
+        tenant=row.organisation_id,
+        priority=BULK if row.batch_id else INTERACTIVE,
+        bundle_key=_channel(row.mode),
+        group_key=row.batch_id,
+    )
 
 
 def send(rt: Runtime, run: Run, delivery_id: str) -> None:

@@ -7,23 +7,18 @@ and, in `anchoring`, the log's commit that makes it issued and promises mail and
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
-from conferral.adapters import design_store
-from conferral.adapters.qr import qr_svg
-from conferral.domain import credential, data_integrity, vc
-from conferral.domain.identity import identity_hash
-from conferral.domain.pdf_attachment import AttachmentRefused, attach
+from conferral.domain import credential
 from conferral.domain.problems import Problem
 from conferral.reliable.crash_points import crash_point
 from conferral.reliable.errors import Permanent
 from conferral.reliable.promises import BULK, INTERACTIVE, Promise, promise
 from conferral.reliable.runs import Run
-from conferral.services import admission, anchoring, magic, notifying, signing_keys
+from conferral.services import admission, anchoring, magic, making, notifying
 from conferral.services.admission import Admitted, Wanted
 from conferral.services.runtime import Caller, Runtime
 from conferral.store.queries import credentials
@@ -148,35 +143,13 @@ def perform(rt: Runtime, run: Run, credential_id: str) -> dict[str, str] | None:
     elif work.state != credential.QUEUED:
         return {"status": "already_issued", "credential_id": credential_id}
     magic.before_issuing(work, run)
-    issuer = signing_keys.issuer(rt, work.organisation_id, work.mode)
-    base = _render(rt, work)
-    crash_point("pdf.rendered")
-    signed = _sign(rt, work, issuer, base)
-    crash_point("vc.signed")
-    try:
-        final = attach(base, signed, work.created_at)
-    except AttachmentRefused as refused:
-        raise Permanent("template_invalid", f"template {work.template_id}: {refused}") from None
-    pdf_sha256 = rt.blobs.put(final)
-    crash_point("pdf.stored")
-    vc_sha256 = rt.blobs.put(signed)
-    crash_point("vc.stored")
+    made = making.make(rt, work)
+    stored = making.store(rt, made)
     with rt.database.transaction() as session:
-        moved = credentials.record_signed(
-            session,
-            credential_id,
-            base_sha384=hashlib.sha384(base).digest(),
-            base_length=len(base),
-            pdf_sha256=pdf_sha256,
-            vc_sha256=vc_sha256,
-            verification_method=issuer.verification_method,
-            engine=rt.renderer.engine,
-            fonts_sha256=rt.fonts.sha256,
-        )
-        if not moved:
+        if not credentials.record_signed(session, credential_id, **stored):
             return {"status": "already_issued", "credential_id": credential_id}
-        anchoring.append(rt, session, work, bytes.fromhex(vc_sha256))
-        run.wait(session, "anchor", evidence={"pdf": pdf_sha256, "vc": vc_sha256, "bytes": len(final)})
+        anchoring.append(rt, session, work, bytes.fromhex(stored["vc_sha256"]))
+        run.wait(session, "anchor", evidence=made.evidence() | {"vc": stored["vc_sha256"]})
         anchoring.promise_turn(session, work.mode)
         crash_point("leaf.before_commit")
     crash_point("leaf.after_commit")
@@ -187,77 +160,6 @@ def _take_up_again(rt: Runtime, credential_id: str) -> None:
     # Only a person's replay executes the run of a failed credential again.
     with rt.database.transaction() as session:
         credentials.record_requeued(session, credential_id)
-
-
-def _render(rt: Runtime, work: Record) -> bytes:
-    version, data = document(rt, work)
-    return rt.renderer.render(version, data, timestamp=int(work.created_at.timestamp())).content
-
-
-def document(rt: Runtime, work: Record) -> tuple[str, dict[str, Any]]:
-    """Return what a credential is drawn from: its template version on this host, and its data."""
-    version = work.design_version
-    if not (rt.templates_folder / version).is_dir():
-        # First use on this host. After an upgrade of the package the old source may be gone;
-        # then the design as it is now is used: nobody has seen a PDF of this credential yet.
-        version = design_store.materialise(rt.templates_folder, work.design, work.theme)
-    verification_url = rt.url(f"/c/{work.token}")
-    return version, {
-        "credential": {
-            "id": work.id,
-            "recipient_name": work.recipient_name,
-            "issued_on": work.issued_on.isoformat(),
-            "expires_on": work.expires_on.isoformat() if work.expires_on else None,
-            "verification_url": verification_url,
-            "organisation_name": work.organisation_name,
-            "description": work.description,
-            **work.fields,
-        },
-        "theme": work.theme,
-        "qr": qr_svg(verification_url),
-        "test_mode": work.mode == "test",
-        "language": work.recipient_locale,
-    }
-
-
-def _sign(rt: Runtime, work: Record, issuer: signing_keys.Issuer, base: bytes) -> bytes:
-    title = work.fields.get("course", work.template_name)
-    content = vc.CredentialContent(
-        vc_id=work.vc_id,
-        token=work.token,
-        issuer_did=issuer.did,
-        issuer_name=work.organisation_name,
-        issuer_url=work.organisation_url,
-        valid_from=vc.first_moment(work.issued_on),
-        valid_until=vc.last_moment(work.expires_on) if work.expires_on else None,
-        recipient_name=work.recipient_name,
-        email_salt=work.salt,
-        email_hash=identity_hash(work.recipient_email, work.salt),
-        achievement_id=work.achievement_id,
-        achievement_name=title,
-        achievement_description=work.description,
-        achievement_criteria=work.criteria,
-        pdf_url=rt.url(f"/c/{work.token}/base.pdf"),
-        pdf_sha384=hashlib.sha384(base).digest(),
-        status_list_url=rt.url(f"/status/{work.status_list_number}"),
-        status_list_index=work.status_index,
-        status_purpose=work.status_purpose,
-        created=work.created_at,
-        verification_method=issuer.verification_method,
-    )
-    try:
-        signed = vc.sign(
-            vc.build(content),
-            sign=issuer.sign,
-            verification_method=issuer.verification_method,
-            created=work.created_at,
-        )
-    except (vc.InvalidContent, ValueError) as invalid:
-        raise Permanent("credential_data_invalid", f"credential {work.id}: {invalid}") from None
-    # A wrong key never leaves the house: check with what the world will check with.
-    if not data_integrity.verify_proof(signed, issuer.public_key):
-        raise Permanent("signing_key_revoked", f"the key of {issuer.did} does not match its public half")
-    return vc.stored_form(signed)
 
 
 def give_up(rt: Runtime, session: Session, run: Run, error: Permanent) -> None:

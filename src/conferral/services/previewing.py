@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Final
 
 from conferral.domain import credential
-from conferral.services import issuing
+from conferral.services import making
 from conferral.services.runtime import Runtime
 from conferral.store.queries import credentials
 
@@ -35,6 +35,6 @@ def draw(rt: Runtime, token: str) -> bytes:
         row = credentials.by_token(session, token)
     if row is None:
         raise KeyError(token)
-    version, data = issuing.document(rt, row)
+    version, data = making.document(rt, row)
     timestamp = int(row.created_at.timestamp())
     return rt.renderer.preview(version, data, timestamp=timestamp, ppi=PIXELS_AN_INCH)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
+from conferral.adapters.address_guard import Target
 from conferral.adapters.sealing import seal
 from conferral.domain import webhook_event
 from conferral.domain.problems import FieldError, Problem
@@ -39,17 +40,8 @@ def add(
     Raises:
         Problem: `validation_failed` with `url_forbidden` or an unknown event type.
     """
-    try:
-        target = rt.guard.check_url(url)
-    except Permanent as refused:
-        error = FieldError("#/url", "url_forbidden", refused.detail)
-        raise Problem("validation_failed", refused.detail, errors=[error]) from None
-    unknown = sorted(set(event_types) - set(webhook_event.EVENT_TYPES))
-    if unknown:
-        detail = f"unknown event type {unknown[0][:40]}; known: {', '.join(webhook_event.EVENT_TYPES)}"
-        raise Problem(
-            "validation_failed", detail, errors=[FieldError("#/event_types", "field_invalid", detail)]
-        )
+    target = _checked(rt, url)
+    _check_types(event_types)
     endpoint_id = rt.new_id("whe")
     secret = webhook_event.generate_secret(rt.random(32))
     sealed = seal(rt.need_secrets_key(), secret.encode(), associated=f"endpoint:{endpoint_id}".encode())
@@ -74,6 +66,22 @@ def add(
         created_at=now,
     )  # fmt: skip
     return NewEndpoint(endpoint_id, target.url, secret)
+
+
+def _checked(rt: Runtime, url: str) -> Target:
+    try:
+        return rt.guard.check_url(url)
+    except Permanent as refused:
+        error = FieldError("#/url", "url_forbidden", refused.detail)
+        raise Problem("validation_failed", refused.detail, errors=[error]) from None
+
+
+def _check_types(event_types: Sequence[str]) -> None:
+    unknown = sorted(set(event_types) - set(webhook_event.EVENT_TYPES))
+    if unknown:
+        detail = f"unknown event type {unknown[0][:40]}; known: {', '.join(webhook_event.EVENT_TYPES)}"
+        error = FieldError("#/event_types", "field_invalid", detail)
+        raise Problem("validation_failed", detail, errors=[error])
 
 
 def remove(rt: Runtime, session: Session, caller: Caller, endpoint_id: str) -> None:
