@@ -16,7 +16,7 @@ _SECRETS: Final = re.compile(
 )
 MAX_VALUE: Final = 2_000  # characters of one field: a log is no archive
 # Celery says "received" and "succeeded" for every message; the rows say it better.
-QUIET: Final = ("urllib3", "fontTools", "amqp", "kombu", "celery.worker.strategy", "celery.app.trace")
+QUIET: Final = ("fontTools", "amqp", "kombu", "celery.worker.strategy", "celery.app.trace")
 
 
 class JsonFormatter(logging.Formatter):
@@ -47,6 +47,8 @@ def configure(level: str = "INFO") -> None:
     root.setLevel(level)
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+    # Its warnings quote whole addresses, and an endpoint's path may hold a token.
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 
 def _masked(text: str) -> str:
