@@ -69,8 +69,8 @@ def _facts(ready: Ready) -> Iterator[tuple[str, str]]:
 
 def _next_commands(ready: Ready, command: str, example: str) -> Iterator[str]:
     if not ready.demo:
-        yield f"{command} org create"
-        yield f"{command} keys create"
+        yield f"{command} org create 'Name of your organisation'"
+        yield f"{command} keys create --live"
         yield f"{command} status"
         return
     yield f"{command} batch issue {example} --template diploma --yes --watch"
