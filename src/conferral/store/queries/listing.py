@@ -147,6 +147,14 @@ def credential_modes(session: Session, ids: Sequence[str]) -> dict[str, str]:
     return {row.id: row.mode for row in found}
 
 
+def recipient_names(session: Session, ids: Sequence[str]) -> dict[str, str]:
+    """Return the recipient's name of each credential among these ids."""
+    found = session.execute(
+        select(credentials.c.id, credentials.c.recipient_name).where(credentials.c.id.in_(ids))
+    )
+    return {row.id: row.recipient_name for row in found}
+
+
 def _page(  # noqa: PLR0917 - a page is these five things and nothing else
     session: Session,
     statement: Select[Any],

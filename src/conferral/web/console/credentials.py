@@ -71,6 +71,7 @@ def credential(credential_id: str) -> str:
         leaf=leaf,
         urls=urls,
         today=rt.today(),
+        now=rt.database.now(),
         page_url=rt.url(f"/c/{row.token}"),
     )
 

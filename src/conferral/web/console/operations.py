@@ -15,6 +15,7 @@ from conferral import wiring
 from conferral.domain.problems import Problem
 from conferral.reliable.dead_letters import Filter
 from conferral.services import operations as ops
+from conferral.store.queries import listing
 from conferral.web.console.door import pages, visitor
 from conferral.web.site import runtime, site
 
@@ -53,8 +54,9 @@ def preview_dead_letters() -> str:
     wanted = _filter(request.args.get("task", ""), request.args.get("code", ""))
     with runtime().database.snapshot() as session:
         rows = ops.dead_of_organisation(session, visitor().organisation.id, wanted)
+        names = listing.recipient_names(session, [row.subject for row in rows if row.subject])
     return render_template(
-        "console/dead_letters.html", rows=rows, causes=ops.by_cause(rows), wanted=wanted, page=ops.PAGE
+        "console/dead_letters.html", rows=rows, causes=ops.by_cause(rows), names=names, page=ops.PAGE
     )
 
 

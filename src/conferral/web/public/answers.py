@@ -46,4 +46,5 @@ def limit() -> None:
 
 def unknown() -> Problem:
     """Return what is answered for everything that is not there, hidden, or not there yet."""
-    return Problem("not_found", "we have no record of it; we cannot say that it is false")
+    detail = "no record of it is kept here; that does not say it is false: look whether the link is complete"
+    return Problem("not_found", detail)

@@ -15,10 +15,10 @@ from flask import Blueprint, Response, jsonify, render_template, request
 
 from conferral.domain.problems import Problem
 from conferral.domain.tokens import is_public_token
-from conferral.domain.verification import Verdict
+from conferral.domain.verification import Check, Verdict
 from conferral.services import verifying
 from conferral.services.verifying import PublicCredential
-from conferral.web import measures, words
+from conferral.web import measures, templating, words
 from conferral.web.problems import Refusal
 from conferral.web.public import answers
 from conferral.web.site import runtime, site
@@ -43,6 +43,7 @@ def page(token: str) -> Response:
         found=found,
         word=words.VERDICT[verdict],
         checks=[(check, words.check(check)) for check in found.judgement.checks],
+        remarks={check.id: _remark(check, found) for check in found.judgement.checks},
         has_picture=verdict in (Verdict.VALID, Verdict.EXPIRED, Verdict.SUSPENDED, Verdict.NOT_YET_VALID),
         document=json.dumps(found.document, indent=2, ensure_ascii=False),
         page_url=runtime().url(f"/c/{token}"),
@@ -111,6 +112,35 @@ def _found(token: str) -> PublicCredential:
     if found is None:
         raise answers.unknown()
     return found
+
+
+def _remark(check: Check, found: PublicCredential) -> str:
+    """Return what makes a check's sentence tangible: who, until when, where."""
+    remark = check.detail[:1].upper() + check.detail[1:]
+    if check.id == "issuer":
+        remark = _issuer_remark(found)
+    elif check.id == "validity":
+        ends = found.expires_on
+        began = "It ended on" if check.ok is False else "Until"
+        remark = f"{began} {templating.day(ends)}" if ends is not None else "It has no end date"
+    elif check.id == "status" and check.ok:
+        remark = "The issuer was asked just now"
+    elif check.id == "signature" and check.ok:
+        remark = "Not a letter was changed since it was signed"
+    return remark
+
+
+def _issuer_remark(found: PublicCredential) -> str:
+    did = str(_issuer_of(found.document))
+    if did.startswith("did:web:"):
+        host = did.removeprefix("did:web:").partition(":")[0].replace("%3A", ":")
+        return f"{found.issuer_name}, at {host}"
+    return f"{found.issuer_name}, by a key that this installation keeps for it"
+
+
+def _issuer_of(document: dict[str, Any]) -> Any:
+    issuer = document.get("issuer")
+    return issuer.get("id") if isinstance(issuer, dict) else issuer
 
 
 def _pdf(token: str, content: bytes | None) -> Response:
