@@ -55,23 +55,8 @@ def credentials_page(
     statement = _credentials().where(credentials.c.organisation_id == organisation_id)
     if mode is not None:
         statement = statement.where(credentials.c.mode == mode)
-    for column in ("state", "batch_id", "external_id"):
-        if wanted.get(column):
-            statement = statement.where(credentials.c[column] == wanted[column])
-    if wanted.get("updated_since"):
-        since = wanted["updated_since"]
-        statement = statement.where(or_(credentials.c.created_at >= since, credentials.c.issued_at >= since))
-    if wanted.get("task_state") or wanted.get("error_code"):
-        statement = statement.join(runs, runs.c.id == credentials.c.run_id)
-    if wanted.get("task_state"):
-        statement = statement.where(runs.c.state.in_(wanted["task_state"]))
-    if wanted.get("error_code"):
-        statement = statement.where(
-            or_(runs.c.error_code == wanted["error_code"], credentials.c.failure_code == wanted["error_code"])
-        )
-    if wanted.get("q"):
-        statement = statement.where(_matches(wanted["q"]))
-    return _page(session, statement, credentials.c.created_at, credentials.c.id, before, limit)
+    statement = _narrowed(statement, wanted)
+    return _page(session, statement, (credentials.c.created_at, credentials.c.id), before, limit)
 
 
 def credential(session: Session, organisation_id: str, mode: str | None, credential_id: str) -> Record | None:
@@ -91,7 +76,7 @@ def batches_page(
     statement = select(batches).where(batches.c.organisation_id == organisation_id)
     if mode is not None:
         statement = statement.where(batches.c.mode == mode)
-    return _page(session, statement, batches.c.created_at, batches.c.id, before, limit)
+    return _page(session, statement, (batches.c.created_at, batches.c.id), before, limit)
 
 
 def messages_page(
@@ -101,7 +86,7 @@ def messages_page(
     statement = _messages().where(mailbox.c.organisation_id == organisation_id)
     if mode is not None:
         statement = statement.where(deliveries.c.mode == mode)
-    return _page(session, statement, mailbox.c.received_at, mailbox.c.id, before, limit)
+    return _page(session, statement, (mailbox.c.received_at, mailbox.c.id), before, limit)
 
 
 def message(session: Session, organisation_id: str, mode: str | None, message_id: str) -> Record | None:
@@ -155,18 +140,37 @@ def recipient_names(session: Session, ids: Sequence[str]) -> dict[str, str]:
     return {row.id: row.recipient_name for row in found}
 
 
-def _page(  # noqa: PLR0917 - a page is these five things and nothing else
+def _page(
     session: Session,
     statement: Select[Any],
-    moment: ColumnElement[Any],
-    name: ColumnElement[Any],
+    order: tuple[ColumnElement[Any], ColumnElement[Any]],
     before: Place | None,
     limit: int,
 ) -> Sequence[Record]:
+    moment, name = order
     if before is not None:
         at, last = before
         statement = statement.where((moment < at) | ((moment == at) & (name < last)))
     return session.execute(statement.order_by(moment.desc(), name.desc()).limit(limit + 1)).all()
+
+
+def _narrowed(statement: Select[Any], wanted: dict[str, Any]) -> Select[Any]:
+    for column in ("state", "batch_id", "external_id"):
+        if wanted.get(column):
+            statement = statement.where(credentials.c[column] == wanted[column])
+    if wanted.get("updated_since"):
+        since = wanted["updated_since"]
+        statement = statement.where(or_(credentials.c.created_at >= since, credentials.c.issued_at >= since))
+    if wanted.get("task_state") or wanted.get("error_code"):
+        statement = statement.join(runs, runs.c.id == credentials.c.run_id)
+    if wanted.get("task_state"):
+        statement = statement.where(runs.c.state.in_(wanted["task_state"]))
+    if wanted.get("error_code"):
+        code = wanted["error_code"]
+        statement = statement.where(or_(runs.c.error_code == code, credentials.c.failure_code == code))
+    if wanted.get("q"):
+        statement = statement.where(_matches(wanted["q"]))
+    return statement
 
 
 def _credentials() -> Select[Any]:
