@@ -29,11 +29,10 @@ from conferral.reliable.context import Context
 from conferral.reliable.routing import Pool, Routing
 from conferral.services import mail_capture
 from conferral.services.runtime import Runtime
-from conferral.settings import PRODUCTION, Settings, key_files
+from conferral.settings import PRODUCTION, Settings, SettingsError, key_files
+from conferral.settings.model import MASTER_KEY_ROLES, SECRETS_KEY_ROLES
 from conferral.store.engine import Database
 
-HOLDS_MASTER_KEY = frozenset({"hp", "chain"})
-HOLDS_SECRETS_KEY = frozenset({"web", "streams", "mail", "hooks", "cli"})
 PUBLISH_SECONDS = 0.5  # a request never waits longer for Redis
 SLOTS_ALONE = 8  # database connections of a process that is no worker
 
@@ -71,7 +70,14 @@ def routing_of(settings: Settings) -> Routing:
 
 
 def schedule_of(settings: Settings) -> dict[str, dict[str, object]]:
-    """Return Beat's entries; CONFERRAL_SCHEDULE replaces times by intervals in development."""
+    """Return Beat's entries; CONFERRAL_SCHEDULE replaces times by intervals in development.
+
+    Raises:
+        SettingsError: it names a schedule that there is not.
+    """
+    if unknown := sorted(set(settings.schedule) - set(SCHEDULE)):
+        known = ", ".join(SCHEDULE)
+        raise SettingsError([f"CONFERRAL_SCHEDULE: there is no schedule {unknown[0]!r}; there are: {known}"])
     return {
         name: {
             "task": task,
@@ -116,7 +122,7 @@ def build(settings: Settings, app: Celery | None = None) -> Runtime:
     if app is None and settings.broker_url:
         app = celery_of(settings, publishes_only=True)
     database = database_of(settings, app)
-    secrets_key = _key(settings, "secrets") if settings.role in HOLDS_SECRETS_KEY else None
+    secrets_key = settings.read_secrets_key() if settings.role in SECRETS_KEY_ROLES else None
     guard = _guard(settings)
     return Runtime(
         database=database,
@@ -126,7 +132,7 @@ def build(settings: Settings, app: Celery | None = None) -> Runtime:
         fonts=Fonts(settings.font_dirs, cache_dir=settings.data_dir / "run"),
         templates_folder=settings.data_dir / "templates",
         renderer=Renderer(settings.data_dir / "templates", font_dirs=settings.font_dirs),
-        keyring=KeyRing(_key(settings, "master")) if settings.role in HOLDS_MASTER_KEY else None,
+        keyring=KeyRing(settings.read_master_key()) if settings.role in MASTER_KEY_ROLES else None,
         secrets_key=secrets_key,
         pepper=hmac.digest(secrets_key, b"api keys", "sha256") if secrets_key else b"",
         capture_mailer=CaptureMailer(mail_capture.saver(database)),
@@ -196,11 +202,6 @@ def _webhook_client(settings: Settings, guard: AddressGuard) -> WebhookClient:
         proxy=settings.webhook_proxy or None,
         user_agent=f"Conferral/{__version__}",
     )
-
-
-def _key(settings: Settings, name: str) -> bytes:
-    path = settings.master_key_file if name == "master" else settings.secrets_key_file
-    return key_files.read_or_create(path, inside=settings.keys_dir)
 
 
 def _smtp(settings: Settings) -> SmtpMailer | None:

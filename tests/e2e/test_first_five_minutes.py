@@ -106,7 +106,7 @@ def test_twenty_five_people_get_their_certificates_when_the_example_is_issued(ho
     done = house.run("batch", "issue", str(EXAMPLE), "--template", "diploma", "--yes", "--watch")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "25" in done.stdout + done.stderr
-    assert len(mails(house)) == 25
+    assert sum(mail["recipient"].endswith("@alumni.example") for mail in mails(house)) == 25
     heard, _ = listener.communicate(timeout=120)
     assert listener.returncode == 0, heard
     assert heard.count('"verified": true') == 25
