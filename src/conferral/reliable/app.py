@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from typing import Any
 
 from celery import Celery, bootsteps, signals
 from celery.exceptions import Ignore, Reject
+from celery.platforms import EX_FAILURE
 from kombu import Exchange, Queue
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -39,6 +41,8 @@ VISIBILITY_TIMEOUT_SECONDS = 60
 RESULT_EXPIRES_SECONDS = 3_600  # a convenience for AsyncResult; the row is the truth
 SOCKET_SECONDS = 5.0
 PUT_BACK_SECONDS = 1.0  # between two tries to claim while the database is away
+COLD_SECONDS = 1.5  # for Celery to put its messages back
+CHILDREN_SECONDS = 0.25  # one waitpid() a child
 MAX_NODE = 50  # characters of a node's name before the owner (66) in a column of 120
 
 
@@ -200,12 +204,13 @@ def install_worker(app: Celery, pool: Pool) -> None:
     bound.pool = pool
     app.steps["consumer"].add(_AliveFile)
     if pool.forks:
+        app.steps["consumer"].add(_WatchChildren)
         app.conf.task_time_limit = pool.hard_limit_seconds
         signals.worker_process_init.connect(
             lambda **_: process_of(app), weak=False, dispatch_uid=f"process-{pool.name}"
         )
     else:
-        app.steps["worker"].add(_DispatcherStep)
+        app.steps["worker"].update((_DispatcherStep, _CutThreads))
         signals.worker_init.connect(
             lambda **_: process_of(app), weak=False, dispatch_uid=f"process-{pool.name}"
         )
@@ -282,6 +287,29 @@ class _DispatcherStep(bootsteps.StartStopStep):
             self._dispatcher.stop()
 
 
+class _CutThreads(bootsteps.StartStopStep):
+    """Makes SIGQUIT end a pool of threads as it ends one of processes: at once.
+
+    Threads cannot be cut. Celery 5.6 raises inside its signal handler for want of a
+    `terminate_job`, and then waits for them. What was cut comes back through its lease.
+    """
+
+    requires = ("celery.worker.components:Pool",)
+
+    def start(self, parent: Any) -> None:
+        parent.pool.terminate_job = lambda *_, **__: None
+        celerys_own = signal.getsignal(signal.SIGQUIT)
+
+        def leave(number: int, frame: Any) -> None:
+            farewell = threading.Timer(COLD_SECONDS, os._exit, (EX_FAILURE,))
+            farewell.daemon = True
+            farewell.start()
+            if callable(celerys_own):
+                celerys_own(number, frame)
+
+        signal.signal(signal.SIGQUIT, leave)
+
+
 class _AliveFile(bootsteps.StartStopStep):
     """Touches `<node>.alive` from the consumer's own timer: a deaf worker stops touching it.
 
@@ -294,3 +322,16 @@ class _AliveFile(bootsteps.StartStopStep):
     def start(self, parent: Any) -> None:
         alive.touch(parent.hostname)
         parent.timer.call_repeatedly(alive.ALIVE_SECONDS, alive.touch, (parent.hostname,))
+
+
+class _WatchChildren(bootsteps.StartStopStep):
+    """Looks for dead children often; a step of the consumer for the same reason as `_AliveFile`.
+
+    Celery looks once when a child closes its pipe. That is a moment before the kernel has
+    ended it, so half of the time it sees a living child and looks again 5 s later.
+    """
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def start(self, parent: Any) -> None:
+        parent.timer.call_repeatedly(CHILDREN_SECONDS, parent.pool.maintain_pool)
