@@ -22,7 +22,6 @@ from conferral.domain.problems import Problem
 from conferral.services import tenancy
 from conferral.services.runtime import Caller, Runtime
 from conferral.settings import Settings
-from conferral.store import migrate
 from conferral.store.queries import tenancy as organisations
 from conferral.store.records import Record
 
@@ -95,5 +94,8 @@ def caller_of(rt: Runtime, named: str | None, *, live: bool = False) -> Caller:
 
 
 def _has_our_schema(rt: Runtime) -> bool:
+    # A fifth of a second, paid only when something is wrong.
+    from conferral.store import migrate
+
     with rt.database.engine.connect() as connection:
         return migrate.is_current(connection)

@@ -31,6 +31,7 @@ LISTED_FAILURES = 20
 WORKER_SEEN = timedelta(seconds=60)
 _OPEN = ("PENDING", "STARTED", "RETRY")
 _BAR_WIDTH = 30
+_AT_ONCE = 0.5  # it was finished before anybody looked
 _NAMES = {"issue_credential": "issue", "send_issuance_email": "e-mail", "post_event": "webhook"}
 
 
@@ -90,7 +91,6 @@ def watch(rt: Runtime, batch: Record, *, timeout_seconds: float | None, as_json:
     """
     began = time.monotonic()
     deadline = None if timeout_seconds is None else began + timeout_seconds
-    _warn_without_workers(rt)
     try:
         with _shower(batch.id, as_json=as_json) as show:
             is_done, progress = _follow(rt, batch, deadline, show)
@@ -109,19 +109,24 @@ def summarise(
     """Say how a finished batch ended; return the exit code."""
     with rt.database.snapshot() as session:
         failures = batch_failures.failures(session, batch.id, LISTED_FAILURES)
-    code = FAILED if failures or progress["credentials"].get("failed") else 0
+    # Rows that were ready and are no credential now: the template changed in between.
+    lost = progress["not_created"]
+    code = FAILED if failures or lost or progress["credentials"].get("failed") else 0
     if as_json:
         listed = [failure_record(row) for row in failures]
         showing.emit({"event": "done", **progress, "failures": listed, "exit_code": code})
         return code
     for row in failures:
         showing.say(failure_line(row))
+    if lost:
+        showing.say(f"{lost} rows are not valid any more and were not issued")
     steps = ", ".join(
         f"{step.done} {noun}" for step, noun in zip(steps_of(progress, 0), _NOUNS, strict=False)
     )
+    after = f"finished after {seconds:.1f} s" if seconds > _AT_ONCE else "is finished"
     sign = showing.painted("✗", showing.RED) if code else showing.painted("✓", showing.GREEN)
     more = f"; retry with: conferral dead replay, see: conferral batch status {batch.id}" if code else ""
-    showing.say(f"{sign} {batch.id} finished after {seconds:.1f} s: {steps}{more}")
+    showing.say(f"{sign} {batch.id} {after}: {steps}{more}")
     return code
 
 
@@ -157,6 +162,7 @@ def _follow(
             row.state == "enabled"
             for row in deliveries.endpoints_of(session, batch.organisation_id, batch.mode)
         )
+    is_first = True
     while True:
         asked = time.monotonic()
         with rt.database.snapshot() as session:
@@ -164,6 +170,9 @@ def _follow(
         show(progress, steps_of(progress, endpoints))
         if is_final(progress):
             return True, progress
+        if is_first:
+            is_first = False
+            _warn_without_workers(rt)
         pause = max(LOOK_SECONDS, LOAD * (time.monotonic() - asked))
         if deadline is not None and time.monotonic() + pause > deadline:
             if time.monotonic() >= deadline:
@@ -232,7 +241,7 @@ def _bars() -> Iterator[_Show]:
 
     bars = Progress(
         TextColumn("{task.description:<8}"),
-        BarColumn(bar_width=_BAR_WIDTH),
+        BarColumn(_BAR_WIDTH, style="bright_black", complete_style="cyan", finished_style="green"),
         TextColumn("{task.completed:.0f}/{task.total:.0f}"),
         TextColumn("[yellow]{task.fields[again]}[/] [red]{task.fields[failed]}[/]"),
         console=Console(),
@@ -243,7 +252,7 @@ def _bars() -> Iterator[_Show]:
     def show(_: Mapping[str, Any], steps: Sequence[Step]) -> None:
         for step in steps:
             if step.name not in ids:
-                ids[step.name] = bars.add_task(step.name, again="", failed="")
+                ids[step.name] = bars.add_task(step.name, total=step.total, again="", failed="")
             again, failed = (f"⟳{step.again}" if step.again else "", f"✗{step.failed}" if step.failed else "")
             bars.update(ids[step.name], total=step.total, completed=step.done, again=again, failed=failed)
 

@@ -29,6 +29,8 @@ from conferral.settings import Settings
 from conferral.store.queries import deliveries, schedule_ticks
 from conferral.store.records import Record
 
+_PLACES = 4
+
 
 @dataclass(frozen=True)
 class _Seen:
@@ -137,7 +139,11 @@ def _process(row: Mapping[str, Any]) -> tuple[object, ...]:
 def _leader(one: Leadership) -> tuple[object, ...]:
     if one.holder is None:
         return (one.name, one.epoch, "nobody yet")
-    return (one.name, one.epoch, one.holder if one.is_held else f"nobody; last {one.holder}")
+    # "node boot/namespace/pid/start": people look for the node and the pid.
+    node, _, process = one.holder.partition(" ")
+    places = process.split("/")
+    holder = f"{node}, pid {places[-2]}" if len(places) == _PLACES else one.holder
+    return (one.name, one.epoch, holder if one.is_held else f"nobody; last {holder}")
 
 
 def _queue(one: Queue, now: datetime) -> tuple[object, ...]:

@@ -50,7 +50,9 @@ def list_endpoints(organisation: str | None, as_json: bool) -> None:
     with installation.opened() as rt:
         owner = installation.organisation_named(rt, organisation)
         with rt.database.snapshot() as session:
-            found = deliveries.endpoints_of(session, owner.id)
+            every = deliveries.endpoints_of(session, owner.id)
+    # Listeners that have gone are no news.
+    found = [row for row in every if not row.temporary or row.state == "enabled"]
     if as_json:
         for row in found:
             showing.emit(

@@ -109,6 +109,8 @@ def read_table(content: bytes) -> Table:
     header = _header(next(records, []))
     rows = []
     for number, record in enumerate(records, start=1):
+        if len(record) > MAX_COLUMNS:
+            raise TableRefused("csv_unreadable", f"row {number} has more than {MAX_COLUMNS} columns")
         row = Row(number, tuple(record))
         if row.is_blank:
             continue
@@ -177,8 +179,6 @@ def _records(text: str, delimiter: str) -> Iterator[list[str]]:
             raise _broken(began) from None
         if any(len(cell) > MAX_CELL for cell in record):
             raise _broken(began)
-        if len(record) > MAX_COLUMNS:
-            raise TableRefused("csv_unreadable", f"line {began} has more than {MAX_COLUMNS} columns")
         yield record
 
 
@@ -196,6 +196,8 @@ def _header(record: Sequence[str]) -> tuple[str, ...]:
         header = header[:-1]  # spreadsheets end lines with empty columns
     if not header:
         raise TableRefused("csv_unreadable", "the first row is empty; it has to name the columns")
+    if len(header) > MAX_COLUMNS:
+        raise TableRefused("csv_unreadable", f"the header has more than {MAX_COLUMNS} columns")
     seen: dict[str, int] = {}
     for position, name in enumerate(header, start=1):
         known = seen.setdefault(name.casefold(), position)
