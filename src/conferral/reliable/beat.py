@@ -54,7 +54,7 @@ class SingletonScheduler(beat.Scheduler):
 
     def setup_schedule(self) -> None:
         """Read the schedule from the application; Beat keeps no state of its own."""
-        self._holder = f"{self.app.oid[:8]} {this_process()}"
+        self._holder = f"{node_name('beat')} {this_process()}"
         self._epoch: int | None = None
         self._fired: dict[str, str] = {}
         self._lead_again_at = 0.0

@@ -17,7 +17,7 @@ from typing import Any
 from celery import Celery, states
 from celery.exceptions import TaskRevokedError
 from celery.utils import uuid
-from kombu.exceptions import OperationalError
+from kombu.exceptions import BatchPublishError, OperationalError  # type: ignore[attr-defined]  # newer than stubs
 from redis.exceptions import RedisError
 
 from conferral.reliable.errors import Permanent, Retryable
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 # Redis was just found away: do not let every request wait for its connection time-out.
 QUIET_SECONDS = 1.0
-UNREACHABLE = (OperationalError, RedisError, OSError)
+UNREACHABLE = (OperationalError, BatchPublishError, RedisError, OSError)
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,7 @@ def check(routing: Routing, tasks: Iterable[str], schedule: Mapping[str, str]) -
         schedule: schedule entry name to task name.
 
     Raises:
-        RoutingError: naming every unrouted task, unconsumed queue and unregistered entry.
+        RoutingError: naming every unrouted task, unconsumed queue, unregistered entry and so on, at once.
     """
     declared = set(tasks)
     faults = [*_unrouted(routing, declared)]
@@ -106,6 +106,13 @@ def check(routing: Routing, tasks: Iterable[str], schedule: Mapping[str, str]) -
         f"pool {pool.name} consumes queue {pool.queue}, to which no route leads"
         for pool in routing.pools
         if pool.queue not in routing.queues
+    ]
+    names = [pool.name for pool in routing.pools]
+    faults += [f"two pools are named {name}" for name in sorted(set(names)) if names.count(name) > 1]
+    faults += [
+        f"the rate of queue {queue} limits nothing: no route leads there"
+        for queue in routing.rates or {}
+        if queue not in routing.queues
     ]
     faults += [
         f"schedule entry {entry} names task {task}, which is not declared"

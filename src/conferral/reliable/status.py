@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import Row, func, select
 from sqlalchemy.orm import Session
 
+from conferral.reliable.runs import Run
 from conferral.reliable.tables import (
     CLAIMABLE,
     FAILURE,
@@ -30,6 +31,7 @@ from conferral.reliable.tables import (
     workers,
 )
 
+UNKNOWN_ENDS = ("ambiguous", "lost", "fenced")
 RETRIED = ("retry", "ambiguous", "lost", "fenced")  # outcomes after which the run was tried again
 
 
@@ -96,6 +98,29 @@ def describe(row: Row[Any], retried: int) -> RunStatus:
 
 def _poisoned(row: Row[Any]) -> bool:
     return bool(row.error_code == "poison")  # its last `lost` attempt had no other try after it
+
+
+def may_have_acted(session: Session, run: Run) -> bool:
+    """Return whether an earlier attempt may have acted without anybody knowing.
+
+    Its answer was lost, or its process died: what this attempt does may be a repetition.
+    """
+    if run.attempt == 1:
+        return False
+    earlier = session.execute(
+        select(attempts.c.outcome).where(attempts.c.run_id == run.id, attempts.c.number < run.attempt)
+    ).scalars()
+    return any(outcome in UNKNOWN_ENDS for outcome in earlier)
+
+
+def was_parked(session: Session, run: Run) -> bool:
+    """Return whether the run was a dead letter before: then a person replayed it."""
+    if run.attempt == 1:
+        return False
+    found = session.execute(
+        select(attempts.c.number).where(attempts.c.run_id == run.id, attempts.c.outcome == "failure").limit(1)
+    ).first()
+    return found is not None
 
 
 @dataclass(frozen=True, slots=True)
