@@ -12,6 +12,7 @@ import pytest
 
 from conferral.domain import canonical, checkpoint, credential_checks
 from conferral.domain.problems import Problem
+from conferral.reliable import dead_letters
 from conferral.reliable.testing import crash_at
 from conferral.services import batching, verifying
 from conferral.services.admission import Wanted, find_template
@@ -233,6 +234,34 @@ def test_nobody_is_mailed_again_when_the_mailbox_does_not_exist(product: Product
     assert product.credential(second.credential_id).state == "issued"
     codes = [row.failure_code for row in product.rows(tables.deliveries)]
     assert sorted(codes) == ["mailbox_unknown", "recipient_suppressed"]
+
+
+def test_the_mailbox_is_tried_again_when_a_person_replays_the_mail(product: Product) -> None:
+    """A replay says that the mailbox exists by now: the server is asked again, not our list."""
+    product.request("bounce@test.invalid")
+    product.run()
+    (mail,) = product.runs_of(EMAIL)
+    with product.rt.database.transaction() as session:
+        replayed = dead_letters.replay(session, dead_letters.Filter(code="mailbox_unknown"))
+    product.run()
+    assert replayed == [mail.id]
+    assert product.outcomes(mail.id) == ["failure", "failure"]
+    (again,) = product.runs_of(EMAIL)
+    assert again.error_code == "mailbox_unknown"
+
+
+def test_a_repeated_webhook_is_said_to_be_one_when_the_record_was_lost(product: Product) -> None:
+    """The same event goes again under the same webhook-id, and the delivery says possible duplicate."""
+    with FakeWebhook() as receiver:
+        product.subscribe(receiver.url)
+        product.request()
+        with crash_at("http.answered"):
+            product.run()
+        product.run(patience_seconds=120)
+        first, second = receiver.history.requests
+    assert first.webhook_id == second.webhook_id
+    (delivery,) = [row for row in product.rows(tables.deliveries) if row.channel == "webhook"]
+    assert delivery.possible_duplicate
 
 
 def test_the_daily_report_is_stored_and_mailed_once_when_it_is_made_twice(product: Product) -> None:

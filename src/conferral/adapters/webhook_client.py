@@ -2,7 +2,7 @@
 """Post one signed webhook: one look-up, one connection to a checked address, one deadline.
 
 It follows no redirect, uses no proxy of the environment, repeats nothing by itself and
-reads no more of an answer than it keeps. What an answer means is `delivery.md` 4.3 as code.
+reads no more of an answer than it keeps. What an answer means is decided in `_judged`.
 The first bytes of an answer may hold personal data: they never become evidence.
 """
 

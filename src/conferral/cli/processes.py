@@ -20,6 +20,7 @@ from typing import Literal, NoReturn
 from conferral.settings import Settings, SettingsError, key_files, prepare_data_dir
 
 FLOWER_USER = "operator"
+METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,19 @@ def alive_file(settings: Settings, name: str) -> Path:
     return settings.alive_directory / f"{name}@{socket.gethostname()}.alive"
 
 
+def metrics_folder(settings: Settings) -> Path:
+    """Return the folder of this host's counters, made if it is missing."""
+    folder = settings.run_dir / "metrics"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+def forget_counters(settings: Settings) -> None:
+    """Delete the counters of processes that have ended; counters may start again, gauges are rows."""
+    for file in metrics_folder(settings).glob("*.db"):
+        file.unlink(missing_ok=True)
+
+
 def environment(settings: Settings, role: str) -> dict[str, str]:
     """Return the environment of a process: ours, what was resolved, and its role."""
     resolved = {
@@ -141,6 +155,8 @@ def environment(settings: Settings, role: str) -> dict[str, str]:
         "CONFERRAL_REDIS_URL": settings.redis_url,
         "CONFERRAL_BROKER_URL": settings.broker_url,
         "CONFERRAL_RESULT_URL": settings.result_url,
+        # Counters of all processes of this host come together here and are served on the metrics port.
+        METRICS_VARIABLE: str(metrics_folder(settings)),
         # Lines must leave a process when they are said, not when a buffer is full.
         "PYTHONUNBUFFERED": "1",
     }

@@ -54,6 +54,7 @@ def up(host: str | None, port: int | None) -> int:
 
 def _up(settings: Settings, output: Output, began: float) -> int:
     supervisor.end_leftovers(settings.run_dir, output)
+    processes.forget_counters(settings)
     if problems := list(ports.taken(plan.wanted_ports(settings))):
         return _refuse(problems)
     if os.geteuid() == 0:

@@ -27,7 +27,6 @@ from conferral.reliable.tables import FAILURE, LEASED, RETRY, STARTED, SUCCESS, 
 
 log = logging.getLogger(__name__)
 
-LOST_DETAIL = "the process that executed it died or froze"
 POISON_AFTER = 3  # attempts in a row that died with their process
 RESCUE_LIMIT = 200  # runs a pass: each is a few statements in one transaction
 
@@ -114,7 +113,7 @@ def _rescue_one(
     record_attempt(
         session, run_id=row.id, number=row.attempt, owner=row.lease_owner,
         started_at=row.started_at, finished_at=now, outcome=outcome, error_code=code,
-        error_detail=LOST_DETAIL if outcome == "lost" else None,
+        error_detail=_LOST if outcome == "lost" else None,
     )  # fmt: skip
     if moved_to == FAILURE:
         if (bury := on_dead(row.task)) is not None:

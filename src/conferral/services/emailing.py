@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from conferral.adapters.mailer import ChannelPaused
@@ -26,13 +25,12 @@ from conferral.domain.email_message import (
     compose_report,
 )
 from conferral.domain.identity import normalise_email
-from conferral.reliable import runs
+from conferral.reliable import runs, status
 from conferral.reliable.crash_points import crash_point
 from conferral.reliable.errors import Ambiguous, Permanent, Retryable, Snooze
 from conferral.reliable.promises import BULK, INTERACTIVE, Promise
 from conferral.reliable.promises import promise_all as promise_runs
 from conferral.reliable.runs import Run
-from conferral.reliable.tables import attempts
 from conferral.services import magic
 from conferral.services.runtime import Runtime
 from conferral.store.queries import bookkeeping, credentials, deliveries, tenancy
@@ -95,8 +93,8 @@ def send(rt: Runtime, run: Run, delivery_id: str) -> None:
     with rt.database.snapshot() as session:
         delivery = _pending(session, delivery_id)
         work = credentials.work(session, delivery.credential_id)
-        unsure = _may_have_been_sent(session, run)
-        suppressed = _is_suppressed(rt, session, delivery)
+        unsure = status.may_have_acted(session, run)
+        suppressed = _is_suppressed(rt, session, run, delivery)
     if work is None:
         raise Permanent("credential_data_invalid", f"delivery {delivery_id} has no credential")
     if rt.hold_ambiguous and unsure and run.spent > 1 and delivery.armed_attempt is not None:
@@ -113,7 +111,7 @@ def send_report(rt: Runtime, run: Run, delivery_id: str) -> None:
         delivery = _pending(session, delivery_id)
         report = bookkeeping.report(session, delivery.report_id)
         organisation = tenancy.organisation(session, delivery.organisation_id)
-        unsure = _may_have_been_sent(session, run)
+        unsure = status.may_have_acted(session, run)
     if report is None or organisation is None:
         raise Permanent("not_found", f"delivery {delivery_id} has no report")
     content = ReportContent(
@@ -211,20 +209,13 @@ def _addressed(
     }
 
 
-def _may_have_been_sent(session: Session, run: Run) -> bool:
-    if run.attempt == 1:
-        return False
-    earlier = session.execute(
-        select(attempts.c.outcome).where(attempts.c.run_id == run.id, attempts.c.number < run.attempt)
-    ).scalars()
-    return any(outcome in ("ambiguous", "lost", "fenced") for outcome in earlier)
-
-
-def _is_suppressed(rt: Runtime, session: Session, delivery: Record) -> bool:
+def _is_suppressed(rt: Runtime, session: Session, run: Run, delivery: Record) -> bool:
     if rt.secrets_key is None:
         return False
     digest = address_digest(rt.secrets_key, delivery.recipient)
-    return deliveries.is_suppressed(session, delivery.organisation_id, digest)
+    reason = deliveries.suppression(session, delivery.organisation_id, digest)
+    # A person who replays the run says that the mailbox exists by now; nobody may overrule a wish.
+    return reason is not None and not (reason == "mailbox_unknown" and status.was_parked(session, run))
 
 
 def _channel(mode: str) -> str:

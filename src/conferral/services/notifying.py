@@ -19,7 +19,7 @@ from conferral.adapters.sealing import open_sealed
 from conferral.adapters.webhook_client import Answer, EndpointFailed, EndpointGone
 from conferral.domain import webhook_event
 from conferral.domain.breaker import Breaker, Limits
-from conferral.reliable import runs
+from conferral.reliable import runs, status
 from conferral.reliable.crash_points import crash_point
 from conferral.reliable.errors import Permanent, Retryable, Snooze
 from conferral.reliable.promises import BULK, INTERACTIVE, Promise, promise_all
@@ -139,6 +139,7 @@ def post(rt: Runtime, run: Run, delivery_id: str) -> None:
         delivery = deliveries.delivery(session, delivery_id)
         endpoint = deliveries.endpoint(session, delivery.endpoint_id) if delivery else None
         event = deliveries.event(session, delivery.event_id) if delivery else None
+        unsure = status.may_have_acted(session, run)
     if delivery is None or endpoint is None or event is None:
         raise Permanent("not_found", f"delivery {delivery_id} has no event or endpoint")
     if endpoint.state == "disabled":
@@ -157,7 +158,7 @@ def post(rt: Runtime, run: Run, delivery_id: str) -> None:
             _record_failure(rt, run, delivery, endpoint, failed)
             raise
     with rt.database.transaction() as session:
-        deliveries.mark_sent(session, delivery.id, rt.database.now(), possible_duplicate=False)
+        deliveries.mark_sent(session, delivery.id, rt.database.now(), possible_duplicate=unsure)
         run.settle(session, {"status": answer.status}, evidence=answer.evidence())
         _keep(rt, session, delivery.id, run, answer)
         if not breaker.is_healthy or _is_old(rt, endpoint):

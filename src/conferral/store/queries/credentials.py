@@ -193,7 +193,7 @@ def count_states(session: Session, batch_id: str) -> dict[str, int]:
         .where(credentials.c.batch_id == batch_id)
         .group_by(credentials.c.state)
     )
-    return {state: count for state, count in counted}
+    return {str(state): int(count) for state, count in counted}
 
 
 def count_issued(session: Session, organisation_id: str, since: datetime, until: datetime) -> int:

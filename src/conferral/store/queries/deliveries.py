@@ -208,15 +208,15 @@ def take_channel_probe(session: Session, name: str, seen: datetime, until: datet
     return bool(moved.rowcount == 1)  # type: ignore[attr-defined]  # CursorResult, by construction
 
 
-def is_suppressed(session: Session, organisation_id: str, address_hmac: bytes) -> bool:
-    """Return whether this person wants, or can get, no mail from this organisation."""
-    found = session.execute(
+def suppression(session: Session, organisation_id: str, address_hmac: bytes) -> str | None:
+    """Return why this person wants, or can get, no mail from this organisation; None if nothing is known."""
+    reason: str | None = session.execute(
         select(suppressions.c.reason).where(
             suppressions.c.organisation_id == organisation_id,
             suppressions.c.address_hmac == address_hmac,
         )
-    ).first()
-    return found is not None
+    ).scalar_one_or_none()
+    return reason
 
 
 def suppress(session: Session, organisation_id: str, address_hmac: bytes, reason: str, now: datetime) -> None:
