@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, String, cast, func, or_, select
+from sqlalchemy import Select, func, or_, select
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -196,10 +196,10 @@ def _messages() -> Select[Any]:
 
 
 def _matches(text: str) -> ColumnElement[bool]:
-    part = func.lower(text)
+    part = text.lower()  # autoescape: a percent sign that somebody typed is a percent sign
     return or_(
         credentials.c.id == text,
         credentials.c.external_id == text,
-        func.lower(credentials.c.recipient_name).contains(part, autoescape=False),
-        func.lower(cast(credentials.c.recipient_email, String)).contains(part, autoescape=False),
+        func.lower(credentials.c.recipient_name).contains(part, autoescape=True),
+        func.lower(credentials.c.recipient_email).contains(part, autoescape=True),
     )
