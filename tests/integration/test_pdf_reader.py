@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 import time
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 
 import pikepdf
 import pytest
@@ -121,3 +124,26 @@ def test_a_bomb_costs_one_child_and_no_more_than_its_limits() -> None:
         attached_credential(content)
     assert time.monotonic() - began < DEADLINE_SECONDS + 3
     assert attached_credential(pdf(attach)) == CREDENTIAL
+
+
+@pytest.mark.parametrize(
+    ("attempt", "ends_with"),
+    [
+        ("bytearray(2_000_000_000)", "MemoryError"),
+        ("open(sys.argv[1], 'wb', buffering=0).write(b'x')", "File too large"),
+        ("[open('/dev/null') for _ in range(64)]", "Too many open files"),
+    ],
+)
+def test_the_child_cannot_take_memory_write_files_or_open_many(
+    tmp_path: Path, attempt: str, ends_with: str
+) -> None:
+    """The limits are the kernel's, whatever a parser is talked into."""
+    code = (
+        "import signal, sys; from conferral.adapters import pdf_reader_child as child; "
+        f"signal.signal(signal.SIGXFSZ, signal.SIG_IGN); child.limit_resources(); {attempt}"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "file"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert ends_with in done.stderr
