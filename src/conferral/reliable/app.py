@@ -25,6 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from conferral.reliable import alive
 from conferral.reliable.bell import UNREACHABLE
+from conferral.reliable.celery_settings import CELERY_SETTINGS, transport_options
 from conferral.reliable.context import Context
 from conferral.reliable.dispatcher import Dispatcher
 from conferral.reliable.errors import RoutingError
@@ -36,9 +37,6 @@ from conferral.reliable.task import MAX_BUNDLE, Executor, Task, Unclaimed
 
 log = logging.getLogger(__name__)
 
-# Early redelivery is refused by the claim; a long one only delays what a killed worker held.
-VISIBILITY_TIMEOUT_SECONDS = 60
-RESULT_EXPIRES_SECONDS = 3_600  # a convenience for AsyncResult; the row is the truth
 SOCKET_SECONDS = 5.0
 PUT_BACK_SECONDS = 1.0  # between two tries to claim while the database is away
 COLD_SECONDS = 1.5  # for Celery to put its messages back
@@ -67,62 +65,16 @@ def make_celery(
             publishes passes a fraction of a second.
     """
     app = Celery(name, set_as_current=False)
-    redis = {
-        "visibility_timeout": VISIBILITY_TIMEOUT_SECONDS,
-        "socket_timeout": socket_seconds,  # a half-open connection hangs a publish for ever
-        "socket_connect_timeout": socket_seconds,
-        "socket_keepalive": True,
-        "health_check_interval": 25,
-        "max_retries": 1,  # of a publish: the dispatcher rings again, nobody waits for Redis
-        "interval_start": 0,
-        "interval_step": 0,
-        "interval_max": 0,
-    }
-    is_redis = broker_url.startswith(("redis", "sentinel", "unix"))
     app.conf.update(
+        CELERY_SETTINGS,
         broker_url=broker_url,
         result_backend=result_url,
-        # Kombu's default sweep for lost messages runs every 100 s behind a mutex of 300 s.
-        broker_transport_options=(
-            redis | {"unacked_restore_interval": 1, "unacked_restore_throttle": 1} if is_redis else {}
-        ),
-        result_backend_transport_options={
-            "visibility_timeout": VISIBILITY_TIMEOUT_SECONDS,
-            "retry_policy": {"max_retries": 0},  # the backend's own would try for 20 s
-        },
-        visibility_timeout=VISIBILITY_TIMEOUT_SECONDS,  # one missed place leaves 3,600 s
+        broker_transport_options=transport_options(broker_url, socket_seconds),
         redis_socket_timeout=socket_seconds,
         redis_socket_connect_timeout=socket_seconds,
-        redis_socket_keepalive=True,
-        redis_backend_health_check_interval=25,
-        result_backend_always_retry=False,
-        result_backend_max_retries=0,  # showing a result is best effort
-        broker_connection_retry_on_startup=True,  # Redis may come later than we do
-        broker_connection_max_retries=None,  # and may go for as long as it likes
-        worker_cancel_long_running_tasks_on_connection_loss=False,  # the lease decides, not a socket
-        accept_content=["json"],  # pickle in a broker is remote code execution
-        task_serializer="json",
-        result_serializer="json",
-        timezone="UTC",
-        enable_utc=True,
-        task_acks_late=True,  # with the next line: a dead child's message comes back
-        task_reject_on_worker_lost=True,
-        task_acks_on_failure_or_timeout=False,  # nor is the message of a child cut by its time limit
-        worker_prefetch_multiplier=1,  # a slot takes what it executes, nothing more
-        task_track_started=True,
-        task_ignore_result=True,  # a stored result costs 30 to 70 % more CPU a task
-        result_expires=RESULT_EXPIRES_SECONDS,
         task_queues=[Queue(queue, Exchange(queue), routing_key=queue) for queue in routing.queues],
-        task_create_missing_queues=False,  # an unrouted task is an error, not a queue nobody reads
         task_default_queue="default" if "default" in routing.queues else routing.queues[0],
-        task_publish_retry=False,
-        worker_send_task_events=True,  # Flower
-        task_send_sent_event=False,  # one message more a task, and nobody reads it
-        worker_hijack_root_logger=False,
-        worker_max_tasks_per_child=5_000,  # native libraries leak slowly; a fork is cheap
-        worker_max_memory_per_child=400_000,  # KiB
         beat_schedule=dict(schedule or {}),
-        beat_max_loop_interval=1,
     )
     return app
 

@@ -98,10 +98,7 @@ def read(
         Problem: `csv_unreadable`, `csv_column_missing`, `too_many_rows`, `body_too_large`,
             `validation_failed` for a mapping or date format that makes no sense.
     """
-    try:
-        found = table.read_table(content)
-    except table.TableRefused as refused:
-        raise Problem(refused.code, refused.detail) from None
+    found = _table(content)
     fields = {field.id: field for field in design_store.fields_of(template.design)}
     columns = _columns(found, fields, mapping)
     reader = _Reader(template, found, columns, _Dates(date_format), tuple(fields.values()))
@@ -117,6 +114,13 @@ def read(
     findings += _repeated_addresses(good, columns[EMAIL])
     findings.sort(key=lambda one: (one.row, not one.is_error))
     return Reading(found, columns, tuple(row for row, _ in good), tuple(findings))
+
+
+def _table(content: bytes) -> table.Table:
+    try:
+        return table.read_table(content)
+    except table.TableRefused as refused:
+        raise Problem(refused.code, refused.detail) from None
 
 
 def errors_file(reading: Reading) -> bytes:
