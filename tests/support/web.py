@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +41,17 @@ def body(email: str = "ada@example.com", **more: Any) -> dict[str, Any]:
         "fields": {"course": "Applied Statistics"},
         **more,
     }
+
+
+def words(html: str) -> str:
+    """Return what a page says, without its markup and its head."""
+    said = html.partition("<body")[2] or html
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", f"<{said}"))
+
+
+def stand_in_order(text: str, parts: Sequence[str]) -> bool:
+    """Return whether all of these texts stand in a text, one after the other."""
+    return re.search(".*?".join(map(re.escape, parts)), text, re.DOTALL) is not None
 
 
 @dataclass
