@@ -15,7 +15,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import FrameType
@@ -145,33 +145,41 @@ def listen(
         return UNAVAILABLE
     with installation.opened() as rt, _interruptible():
         caller = installation.caller_of(rt, organisation, live=live)
-        with _registered(rt, caller, server) as endpoint:
+        tally = _Tally()
+        with _registered(rt, caller, server) as endpoint, contextlib.suppress(KeyboardInterrupt):
             _announce(endpoint, caller, as_json=as_json)
-            return _listen(server, count=count, timeout=timeout, as_json=as_json)
-
-
-def _listen(server: _Server, *, count: int | None, timeout: float | None, as_json: bool) -> int:
-    deadline = None if timeout is None else time.monotonic() + timeout
-    seen: set[str] = set()
-    refused = 0
-    with contextlib.suppress(KeyboardInterrupt):
-        while count is None or len(seen) < count:
-            left = None if deadline is None else deadline - time.monotonic()
-            try:
-                arrival = server.arrivals.get(timeout=None if left is None else max(0.0, left))
-            except queue.Empty:
-                break
-            is_repeated = arrival.event_id in seen
-            _show(arrival, is_repeated=is_repeated, as_json=as_json)
-            if arrival.refusal is None:
-                seen.add(arrival.event_id)
-            else:
-                refused += 1
+            _listen(server, tally, count=count, timeout=timeout, as_json=as_json)
     if not as_json:
-        showing.remark(f"{len(seen)} event{'' if len(seen) == 1 else 's'} verified, {refused} refused")
-    if refused:
+        number = len(tally.seen)
+        showing.remark(f"{number} event{'' if number == 1 else 's'} verified, {tally.refused} refused")
+    if tally.refused:
         return FAILED
-    return STILL_RUNNING if count is not None and len(seen) < count else 0
+    return STILL_RUNNING if count is not None and len(tally.seen) < count else 0
+
+
+@dataclass
+class _Tally:
+    """What arrived so far: the ids that were verified, and how many requests were refused."""
+
+    seen: set[str] = field(default_factory=set)
+    refused: int = 0
+
+
+def _listen(
+    server: _Server, tally: _Tally, *, count: int | None, timeout: float | None, as_json: bool
+) -> None:
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while count is None or len(tally.seen) < count:
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        try:
+            arrival = server.arrivals.get(timeout=left)
+        except queue.Empty:
+            return
+        _show(arrival, is_repeated=arrival.event_id in tally.seen, as_json=as_json)
+        if arrival.refusal is None:
+            tally.seen.add(arrival.event_id)
+        else:
+            tally.refused += 1
 
 
 @contextlib.contextmanager
