@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -119,8 +120,13 @@ class Database:
         unrung = bell.ring(outbox.rings)
         bell.show(outbox.shown)
         if unrung:
-            # The dispatcher rings them within a sweep instead of after its long wait.
-            with Session(self.engine, info=dict(self._info)) as session, session.begin():
+            # The dispatcher rings them within a sweep instead of after its long wait. Our caller
+            # has committed: if this fails, it must not look as if that had.
+            with (
+                suppress(SQLAlchemyError),
+                Session(self.engine, info=dict(self._info)) as session,
+                session.begin(),
+            ):
                 runs.unring(session, unrung)
 
 
