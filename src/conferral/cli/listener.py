@@ -59,10 +59,10 @@ class Arrival:
 
 
 class _Server(ThreadingHTTPServer):
-    """A server that hands over what arrives; threads end with the command."""
+    """A server that hands over what arrives, in the order of arrival; closing it waits for its answers."""
 
-    daemon_threads = True
-    block_on_close = False
+    daemon_threads = False
+    block_on_close = True
 
     def __init__(self, port: int, forward_to: str | None) -> None:
         super().__init__((HOST, port), _Request)
@@ -116,10 +116,11 @@ class _Request(BaseHTTPRequestHandler):
         body = self.rfile.read(int(length))
         headers = {name: self.headers[name] for name in _HEADERS if name in self.headers}
         arrival = self.server.judge(headers, body)
+        # Handed over before it is answered: the sender's next request cannot overtake this one.
+        self.server.arrivals.put(arrival)
         self.send_response(arrival.answered)
         self.send_header("Content-Length", "0")
         self.end_headers()
-        self.server.arrivals.put(arrival)
 
     def log_message(self, *_: object) -> None:
         """Say nothing: what arrives is shown by the command."""
