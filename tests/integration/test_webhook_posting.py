@@ -115,6 +115,7 @@ def test_other_answers_are_retried(client: WebhookClient, code: int) -> None:
         ("soon", None),
         ("-5", None),
     ],
+    ids=["seconds", "zero", "too-long", "date", "past-date", "word", "negative"],
 )
 def test_throttled_endpoint_is_obeyed(
     client: WebhookClient, code: int, value: str, expected: float | None
