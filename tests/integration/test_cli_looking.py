@@ -194,3 +194,24 @@ def test_a_database_without_our_tables_is_named_with_its_cure(tmp_path: Path) ->
     done = Shell(tmp_path / "fresh", {}).run("org", "list")
     assert done.code == 8
     assert "conferral migrate" in done.err
+
+
+def test_a_person_signs_in_with_the_password_that_was_shown_and_with_a_new_one(
+    product: Product, shell: Shell
+) -> None:
+    """A reset ends the old password and every session; a second organisation keeps the password."""
+    (made,) = shell.run("user", "create", "Dean@Example.org", "--role", "manager", "--json").records
+    cookie = tenancy.sign_in(product.rt, "dean@example.org", made["password"]).cookie
+    assert shell.run("user", "create", "dean@example.org").code == 6
+    assert shell.run("user", "create", "dean").code == 3
+    assert shell.run("org", "create", "Other").code == 0
+    (again,) = shell.run("user", "create", "dean@example.org", "--org", "other", "--json").records
+    assert (again["id"], again["password"]) == (made["id"], None)
+    roles = {one["email"]: one["role"] for one in shell.run("user", "list", "--json").records}
+    assert roles["dean@example.org"] == "manager"
+    fresh = shell.run("user", "password", "dean@example.org").out.strip()
+    assert tenancy.signed_in(product.rt, cookie) is None
+    with pytest.raises(tenancy.Problem):
+        tenancy.sign_in(product.rt, "dean@example.org", made["password"])
+    assert tenancy.sign_in(product.rt, "dean@example.org", fresh)
+    assert shell.run("user", "password", "nobody@example.org").code == 5
