@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import re
 import signal
@@ -19,7 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flask import Flask
+import jsonschema_rs
+from flask import Flask, Response, request
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
@@ -136,9 +138,33 @@ class Console:
 
 
 def web_of(product: Product, **changes: Any) -> Web:
-    """Return the application over a product."""
+    """Return the application over a product; every answer of its API is held against its description."""
     settings = dataclasses.replace(product.settings, role="web", **changes)
-    return Web(product, create_app(settings, product.rt))
+    app = create_app(settings, product.rt)
+    app.after_request(Described(app))
+    return Web(product, app)
+
+
+class Described:
+    """Fails whenever the API answers what `/openapi.json` does not say."""
+
+    def __init__(self, app: Flask) -> None:
+        self._document = app.api_doc  # type: ignore[attr-defined]  # of flask-openapi3's application
+
+    def __call__(self, response: Response) -> Response:
+        """Check one answer."""
+        rule = request.url_rule.rule.replace("<", "{").replace(">", "}") if request.url_rule else ""
+        operation = self._document["paths"].get(rule, {}).get(request.method.lower())
+        if operation is None or response.status_code >= 400:
+            return response
+        described = operation["responses"].get(str(response.status_code))
+        assert described is not None, f"{request.method} {rule}: {response.status_code} is not described"
+        content = described.get("content", {})
+        assert not content or response.mimetype in content, f"{rule}: {response.mimetype} is not described"
+        if response.mimetype == "application/json":
+            schema = {**content[response.mimetype]["schema"], "components": self._document["components"]}
+            jsonschema_rs.Draft202012Validator(schema).validate(json.loads(response.get_data()))
+        return response
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from flask_openapi3.openapi import OpenAPI
 from conferral import __version__, observability, wiring
 from conferral.services.runtime import Runtime
 from conferral.settings import Settings
-from conferral.web import envelope, health, monitoring, problems, templating
+from conferral.web import envelope, gate, health, monitoring, problems, templating
 from conferral.web.api import batches, credentials, mailbox, ops, tasks, webhooks
 from conferral.web.console import PAGES as CONSOLE
 from conferral.web.limits import Limiter
@@ -91,7 +91,15 @@ def _trusted_hosts(settings: Settings) -> list[str]:
 
 
 def _publish_reference(app: OpenAPI) -> None:
+    document = app.api_doc
+    for rule in app.url_map.iter_rules():
+        scope = gate.scope_of(app.view_functions[rule.endpoint])
+        described = document["paths"].get(rule.rule.replace("<", "{").replace(">", "}"), {})
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}:
+            if scope is not None and method.lower() in described:
+                described[method.lower()]["x-required-scope"] = scope
+
     @app.get("/openapi.json", doc_ui=False)
     def openapi() -> Response:
         """Return the API's description (OpenAPI 3.1)."""
-        return jsonify(app.api_doc)
+        return jsonify(document)

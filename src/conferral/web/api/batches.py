@@ -17,7 +17,7 @@ from conferral.services.idempotency import Answer
 from conferral.store.queries import batches, listing
 from conferral.store.records import Record
 from conferral.web import cursors, idempotent
-from conferral.web.api import blueprint, wire
+from conferral.web.api import blueprint, outputs, wire
 from conferral.web.api.credentials import row_wanted
 from conferral.web.api.models import NOT_FOUND, BatchBody, BatchPath, PageQuery
 from conferral.web.gate import MAX_UPLOAD, needs
@@ -29,7 +29,7 @@ ACCEPTED = 202
 DEFAULT_NAME = "Batch of {count} by API"
 
 
-@api.post("/v1/batches")
+@api.post("/v1/batches", responses={202: outputs.BatchAcceptedOut})
 @needs("batches:write", max_body=MAX_UPLOAD)
 def create(body: BatchBody) -> Response:
     """Accept a batch; every row is checked before, and all that is wrong is told at once.
@@ -39,7 +39,7 @@ def create(body: BatchBody) -> Response:
     return idempotent.once(lambda session: _create(session, body), required=True)
 
 
-@api.get("/v1/batches")
+@api.get("/v1/batches", responses={200: outputs.BatchPage})
 @needs("batches:read")
 def list_batches(query: PageQuery) -> Response:
     """List batches, newest first."""
@@ -51,7 +51,7 @@ def list_batches(query: PageQuery) -> Response:
         return jsonify(cursors.page(rows, query.limit, lambda row: progress(session, row)))
 
 
-@api.get("/v1/batches/<batch_id>", responses=NOT_FOUND)
+@api.get("/v1/batches/<batch_id>", responses={200: outputs.BatchOut, **NOT_FOUND})
 @needs("batches:read")
 def show(path: BatchPath) -> Response:
     """Return a batch with its counts by state and by task."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from flask import Response, jsonify
 from sqlalchemy.orm import Session
@@ -19,7 +19,7 @@ from conferral.services.issuing import Accepted
 from conferral.store.queries import deliveries, listing
 from conferral.store.records import Record
 from conferral.web import cursors, idempotent
-from conferral.web.api import blueprint, wire
+from conferral.web.api import blueprint, outputs, wire
 from conferral.web.api.models import (
     CONFLICT,
     NOT_FOUND,
@@ -29,6 +29,7 @@ from conferral.web.api.models import (
     CredentialsQuery,
     InlineCredential,
     IssueBody,
+    file_of,
 )
 from conferral.web.gate import needs
 from conferral.web.problems import Refusal
@@ -39,17 +40,18 @@ api = blueprint("credentials")
 STATUS_SECONDS = 2  # Retry-After of a 202: an idle system is done long before
 PROOF_SECONDS = 1  # a leaf waits milliseconds for its checkpoint
 ACCEPTED, CREATED = 202, 201
+ISSUE_ANSWERS: Final[dict[Any, Any]] = {ACCEPTED: outputs.AcceptedOut, **NOT_FOUND, **CONFLICT}
 
 
-@api.post("/credentials/issue", endpoint="issue_alias", responses={**NOT_FOUND, **CONFLICT})
-@api.post("/v1/credentials/issue", responses={**NOT_FOUND, **CONFLICT})
+@api.post("/credentials/issue", endpoint="issue_alias", responses=ISSUE_ANSWERS)
+@api.post("/v1/credentials/issue", responses=ISSUE_ANSWERS)
 @needs("credentials:write")
 def issue(body: IssueBody) -> Response:
     """Accept a credential for issuing: 202 with a task to look at; repeat safely with Idempotency-Key."""
     return idempotent.once(lambda session: _accepted(_request(session, body)))
 
 
-@api.post("/v1/credentials", responses={**NOT_FOUND, **CONFLICT})
+@api.post("/v1/credentials", responses={201: outputs.AcceptedOut, **ISSUE_ANSWERS})
 @needs("credentials:write")
 def create(body: CredentialBody) -> Response:
     """Create a credential and issue it, or only create it with `issue: false`."""
@@ -61,7 +63,7 @@ def create(body: CredentialBody) -> Response:
     return idempotent.once(work)
 
 
-@api.get("/v1/credentials")
+@api.get("/v1/credentials", responses={200: outputs.CredentialPage})
 @needs("credentials:read")
 def list_credentials(query: CredentialsQuery) -> Response:
     """List credentials, newest first."""
@@ -82,14 +84,14 @@ def list_credentials(query: CredentialsQuery) -> Response:
     return jsonify(cursors.page(rows, query.limit, lambda row: wire.credential(rt, row)))
 
 
-@api.get("/v1/credentials/<credential_id>", responses=NOT_FOUND)
+@api.get("/v1/credentials/<credential_id>", responses={200: outputs.CredentialOut, **NOT_FOUND})
 @needs("credentials:read")
 def show(path: CredentialPath) -> Response:
     """Return one credential."""
     return jsonify(wire.credential(runtime(), _own(path.credential_id)))
 
 
-@api.get("/v1/credentials/<credential_id>/timeline", responses=NOT_FOUND)
+@api.get("/v1/credentials/<credential_id>/timeline", responses={200: outputs.TimelineOut, **NOT_FOUND})
 @needs("credentials:read")
 def timeline(path: CredentialPath) -> Response:
     """Return everything that was done for a credential: its runs and their attempts, in time order."""
@@ -106,7 +108,7 @@ def timeline(path: CredentialPath) -> Response:
     return jsonify(data=data)
 
 
-@api.get("/v1/credentials/<credential_id>/pdf", responses=NOT_FOUND)
+@api.get("/v1/credentials/<credential_id>/pdf", responses={200: file_of("application/pdf"), **NOT_FOUND})
 @needs("credentials:read")
 def pdf(path: CredentialPath) -> Response:
     """Return the certificate: PDF/A-3 with the credential attached."""
@@ -116,7 +118,7 @@ def pdf(path: CredentialPath) -> Response:
     return response
 
 
-@api.get("/v1/credentials/<credential_id>/vc.json", responses=NOT_FOUND)
+@api.get("/v1/credentials/<credential_id>/vc.json", responses={200: file_of("application/vc"), **NOT_FOUND})
 @needs("credentials:read")
 def vc(path: CredentialPath) -> Response:
     """Return the exact signed bytes of the verifiable credential."""
@@ -124,7 +126,7 @@ def vc(path: CredentialPath) -> Response:
     return Response(runtime().blobs.get(row.vc_sha256), mimetype="application/vc")
 
 
-@api.get("/v1/credentials/<credential_id>/proof", responses=NOT_FOUND)
+@api.get("/v1/credentials/<credential_id>/proof", responses={200: file_of("text/plain"), **NOT_FOUND})
 @needs("credentials:read")
 def proof(path: CredentialPath) -> Response:
     """Return the proof that the log contains the credential (C2SP tlog-proof)."""

@@ -9,7 +9,7 @@ from conferral.domain.ids import is_id
 from conferral.domain.problems import Problem
 from conferral.store.queries import listing
 from conferral.web import cursors
-from conferral.web.api import blueprint, wire
+from conferral.web.api import blueprint, outputs, wire
 from conferral.web.api.models import NOT_FOUND, MessagePath, PageQuery
 from conferral.web.gate import needs
 from conferral.web.site import caller, runtime
@@ -17,7 +17,7 @@ from conferral.web.site import caller, runtime
 api = blueprint("mailbox")
 
 
-@api.get("/v1/test/mailbox")
+@api.get("/v1/test/mailbox", responses={200: outputs.MessagePage})
 @needs("credentials:read")
 def list_messages(query: PageQuery) -> Response:
     """List captured messages, newest first."""
@@ -29,7 +29,7 @@ def list_messages(query: PageQuery) -> Response:
     return jsonify(cursors.page(rows, query.limit, wire.message, moment="received_at"))
 
 
-@api.get("/v1/test/mailbox/<message_id>", responses=NOT_FOUND)
+@api.get("/v1/test/mailbox/<message_id>", responses={200: outputs.MessageSourceOut, **NOT_FOUND})
 @needs("credentials:read")
 def show(path: MessagePath) -> Response:
     """Return one captured message with its source."""

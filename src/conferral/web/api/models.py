@@ -44,6 +44,12 @@ CONFLICT: Final[dict[Any, Any]] = {409: _problem("Its state does not allow that"
 PURGED: Final[dict[Any, Any]] = {410: _problem("The run is no longer kept")}
 
 
+def file_of(media_type: str) -> dict[str, Any]:
+    """Return the description of an answer that is a file."""
+    schema = {"type": "string", "format": "binary"}
+    return {"description": "The file", "content": {media_type: {"schema": schema}}}
+
+
 class Strict(BaseModel):
     """A model that refuses what it does not know."""
 

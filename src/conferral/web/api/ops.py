@@ -15,7 +15,7 @@ from conferral.services import operations
 from conferral.services.idempotency import Answer
 from conferral.services.operations import Leadership, Queue
 from conferral.web import idempotent
-from conferral.web.api import blueprint, wire
+from conferral.web.api import blueprint, outputs, wire
 from conferral.web.api.models import DeadLetterFilter, DiscardBody, ReplayBody
 from conferral.web.gate import needs
 from conferral.web.site import caller, runtime, site
@@ -25,7 +25,7 @@ api = blueprint("ops")
 OK = 200
 
 
-@api.get("/v1/ops/queues")
+@api.get("/v1/ops/queues", responses={200: outputs.QueuesOut})
 @needs("ops:read")
 def list_queues() -> Response:
     """Return what each queue has to do, and who leads the dispatcher."""
@@ -35,7 +35,7 @@ def list_queues() -> Response:
     return jsonify(data=[_queue(one) for one in found], leaders=[_leader(one) for one in leaders])
 
 
-@api.get("/v1/ops/workers")
+@api.get("/v1/ops/workers", responses={200: outputs.WorkersOut})
 @needs("ops:read")
 def list_workers() -> Response:
     """Return the worker processes that are alive."""
@@ -58,7 +58,7 @@ def list_workers() -> Response:
     )
 
 
-@api.get("/v1/ops/schedules")
+@api.get("/v1/ops/schedules", responses={200: outputs.SchedulesOut})
 @needs("ops:read")
 def list_schedules() -> Response:
     """Return the schedules and when each fired last."""
@@ -77,7 +77,7 @@ def list_schedules() -> Response:
     return jsonify(data=data, leader=_leader(beat))
 
 
-@api.get("/v1/ops/dead-letters")
+@api.get("/v1/ops/dead-letters", responses={200: outputs.DeadLettersOut})
 @needs("ops:read")
 def list_dead_letters() -> Response:
     """Return the first hundred dead letters, oldest first, and their causes."""
@@ -86,7 +86,7 @@ def list_dead_letters() -> Response:
     return jsonify(data=[_dead(row) for row in rows], causes=_causes(rows))
 
 
-@api.post("/v1/ops/dead-letters/replay")
+@api.post("/v1/ops/dead-letters/replay", responses={200: outputs.ReplayOut})
 @needs("ops:write")
 def replay(body: ReplayBody) -> Response:
     """Make dead letters due again, a hundred at most; `preview` counts and changes nothing."""
@@ -101,7 +101,7 @@ def replay(body: ReplayBody) -> Response:
     return idempotent.once(work)
 
 
-@api.post("/v1/ops/dead-letters/discard")
+@api.post("/v1/ops/dead-letters/discard", responses={200: outputs.DiscardOut})
 @needs("ops:write")
 def discard(body: DiscardBody) -> Response:
     """Give dead letters up for good, a hundred at most; `preview` counts and changes nothing."""

@@ -19,20 +19,22 @@ from conferral.services.runtime import Caller
 from conferral.store.queries import batches, credentials, deliveries
 from conferral.web.api import blueprint, wire
 from conferral.web.api.models import NOT_FOUND, PURGED, TaskPath, WaitQuery
+from conferral.web.api.outputs import TaskOut
 from conferral.web.gate import needs
 from conferral.web.site import caller, runtime, site
 
 api = blueprint("tasks")
 
 KEPT: Final = timedelta(days=30)  # maintenance runs; a credential's live as long as it
+ANSWERS: Final[dict[Any, Any]] = {200: TaskOut, **NOT_FOUND, **PURGED}
 FINAL: Final = frozenset({SUCCESS, FAILURE, REVOKED})
 _RUN_ID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 Seen = tuple[RunStatus, bool] | None
 
 
-@api.get("/tasks/<task_id>/status", endpoint="status_alias", responses={**NOT_FOUND, **PURGED})
-@api.get("/v1/tasks/<task_id>/status", responses={**NOT_FOUND, **PURGED})
+@api.get("/tasks/<task_id>/status", endpoint="status_alias", responses=ANSWERS)
+@api.get("/v1/tasks/<task_id>/status", responses=ANSWERS)
 @needs("credentials:read")
 def task_status(path: TaskPath, query: WaitQuery) -> Response:
     """Return the state of a task; `wait` holds the answer until the task has ended, 25 s at most."""

@@ -16,7 +16,7 @@ from conferral.services.idempotency import Answer
 from conferral.store.queries import deliveries
 from conferral.store.records import Record
 from conferral.web import cursors, idempotent
-from conferral.web.api import blueprint, wire
+from conferral.web.api import blueprint, outputs, wire
 from conferral.web.api.models import NOT_FOUND, EndpointBody, EndpointPath, EventsQuery
 from conferral.web.gate import needs
 from conferral.web.site import caller, runtime
@@ -27,7 +27,7 @@ CREATED, NO_CONTENT = 201, 204
 FIRST_ID = ""  # sorts before every id: the beginning of a moment
 
 
-@api.post("/v1/webhook-endpoints")
+@api.post("/v1/webhook-endpoints", responses={201: outputs.NewEndpointOut})
 @needs("webhooks:write")
 def create(body: EndpointBody) -> Response:
     """Add an endpoint; the answer holds its secret, this once: a repetition shows null."""
@@ -49,7 +49,7 @@ def create(body: EndpointBody) -> Response:
     return idempotent.once(work, shown_once="secret")
 
 
-@api.get("/v1/webhook-endpoints")
+@api.get("/v1/webhook-endpoints", responses={200: outputs.EndpointPage})
 @needs("webhooks:read")
 def list_endpoints() -> Response:
     """List the endpoints of this mode, oldest first."""
@@ -59,7 +59,7 @@ def list_endpoints() -> Response:
     return jsonify(data=[wire.endpoint(row) for row in rows], next_cursor=None, has_more=False)
 
 
-@api.get("/v1/webhook-endpoints/<endpoint_id>", responses=NOT_FOUND)
+@api.get("/v1/webhook-endpoints/<endpoint_id>", responses={200: outputs.EndpointOut, **NOT_FOUND})
 @needs("webhooks:read")
 def show(path: EndpointPath) -> Response:
     """Return one endpoint."""
@@ -67,7 +67,7 @@ def show(path: EndpointPath) -> Response:
         return jsonify(wire.endpoint(_own(session, path.endpoint_id)))
 
 
-@api.delete("/v1/webhook-endpoints/<endpoint_id>", responses=NOT_FOUND)
+@api.delete("/v1/webhook-endpoints/<endpoint_id>", responses={204: None, **NOT_FOUND})
 @needs("webhooks:write")
 def remove(path: EndpointPath) -> Response:
     """Disable an endpoint for good; its history stays."""
@@ -77,7 +77,7 @@ def remove(path: EndpointPath) -> Response:
     return Response(status=NO_CONTENT)
 
 
-@api.get("/v1/events")
+@api.get("/v1/events", responses={200: outputs.EventPage})
 @needs("webhooks:read")
 def list_events(query: EventsQuery) -> Response:
     """List events, oldest first: the way to find what a receiver missed."""

@@ -39,7 +39,8 @@ def operations() -> str:
         leaders=leaders,
         workers=workers,
         ticks_shown=[
-            (name, _time(beat.last_ticks.get(name))) for name in wiring.schedule_of(site().settings)
+            (name, entry["task"], _time(beat.last_ticks.get(name)))
+            for name, entry in wiring.schedule_of(site().settings).items()
         ],
         dead=dead,
         causes=ops.by_cause(dead),
