@@ -169,16 +169,13 @@ def mail(settings: Settings) -> Iterator[Finding]:
 
 
 def exposure(settings: Settings) -> Iterator[Finding]:
-    """What can be reached from outside has a proxy before it; the mirror is another disk."""
+    """What can be reached from outside has a proxy before it."""
     if settings.http_host not in _LOCAL_HOSTS:
         fix = "put nginx or Caddy before it; half-sent requests of strangers would block every thread"
         yield warning("exposure", f"the web server listens on {settings.http_host}", fix)
     if settings.is_production and not settings.trusted_proxies:
         fix = "name the proxy in CONFERRAL_TRUSTED_PROXIES, or every visitor has its address"
         yield warning("exposure", "no proxy is trusted", fix)
-    if settings.is_production and _same_disk(settings.log_mirror, settings.data_dir):
-        fix = "set CONFERRAL_LOG_MIRROR to another disk or host"
-        yield warning("exposure", "the mirror of the log is on the disk of the data directory", fix)
     wide = [str(network) for network in settings.webhook_allow_cidrs if not network.is_loopback]
     if wide:
         fix = "keep only what your own endpoints need"
@@ -250,10 +247,3 @@ def _file_system(folder: Path) -> str:
         if str(parent) in mounts:
             return mounts[str(parent)]
     return ""
-
-
-def _same_disk(one: Path, other: Path) -> bool:
-    try:
-        return one.stat().st_dev == other.stat().st_dev
-    except OSError:
-        return False

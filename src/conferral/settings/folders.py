@@ -8,7 +8,7 @@ from pathlib import Path
 from conferral.settings.errors import SettingsError
 from conferral.settings.model import Settings
 
-FOLDERS = ("blobs", "templates", "log-mirror", "keys", "redis", "run", "logs")
+FOLDERS = ("blobs", "templates", "keys", "redis", "run", "logs")
 PRIVATE = 0o700
 
 

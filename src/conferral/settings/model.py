@@ -159,11 +159,6 @@ class Settings:
         ),
         "Name of the transparency log; frozen with its first leaf.",
     )
-    log_mirror: Path = setting(
-        kinds.PATH,
-        _beside("log-mirror", "log-mirror"),
-        "Second copy of the log; in production on another disk or host.",
-    )
     log_batch: int = setting(
         kinds.whole(1, 10_000), 1000, "Most leaves that one turn of the sequencer takes."
     )
