@@ -29,7 +29,7 @@ COMMANDS = {
     "webhooks": ("conferral.cli.webhooks:webhooks", "Add endpoints and listen to them."),
     "org": ("conferral.cli.organisations:org", "Create and list organisations."),
     "keys": ("conferral.cli.keys:keys", "Create and revoke API keys."),
-    "user": ("conferral.cli.users:user", "Create people who may sign in to the console."),
+    "user": ("conferral.cli.user:user", "Create people who may sign in to the console."),
     "doctor": ("conferral.cli.doctor:doctor", "Check this installation and say how to mend it."),
     "health": ("conferral.cli.health:health", "Tell whether the workers of this host are alive."),
     "migrate": ("conferral.cli.process_commands:migrate", "Bring the database to this version."),

@@ -16,9 +16,9 @@ from typing import Final
 from sqlalchemy.orm import Session
 
 from conferral.adapters import design_store
-from conferral.domain import api_key, recipient
+from conferral.domain import api_key
 from conferral.domain.credential import Mode
-from conferral.domain.problems import FieldError, Problem
+from conferral.domain.problems import Problem
 from conferral.services import status_lists
 from conferral.services.runtime import Caller, Runtime
 from conferral.store.queries import bookkeeping, issuers, tenancy
@@ -50,15 +50,6 @@ class NewSession:
 
     cookie: str
     csrf: str
-
-
-@dataclass(frozen=True, slots=True)
-class NewMember:
-    """A person who may sign in now: the password is shown once."""
-
-    id: str
-    login: str
-    password: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,30 +182,6 @@ def create_user(rt: Runtime, session: Session, email: str, name: str, password: 
         created_at=rt.database.now(),
     )
     return user_id
-
-
-def add_member(
-    rt: Runtime, session: Session, organisation_id: str, email: str, name: str, *, role: str
-) -> NewMember:
-    """Make a new person a member of an organisation, with a generated password.
-
-    Raises:
-        Problem: `validation_failed` for a bad address; `state_conflict` when it has a login already.
-    """
-    address = recipient.address(email, "#/email")
-    if isinstance(address, FieldError):
-        raise Problem("validation_failed", address.detail, errors=[address])
-    login = address.lower()
-    if tenancy.user_by_email(session, login) is not None:
-        raise Problem("state_conflict", f"{login} has a login already; use another address")
-    password = generated_password(rt)
-    user_id = create_user(rt, session, login, name, password)
-    tenancy.add_member(session, organisation_id, user_id, role)
-    bookkeeping.audit(
-        session, organisation_id=organisation_id, actor="cli", action="member.added",
-        subject=user_id, created_at=rt.database.now(),
-    )  # fmt: skip
-    return NewMember(user_id, login, password)
 
 
 def generated_password(rt: Runtime) -> str:
