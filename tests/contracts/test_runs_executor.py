@@ -63,8 +63,8 @@ def test_own_settling_is_kept_when_the_function_returns_something_else(house: Ho
             run.settle(session, "recorded")
         return "returned"
 
-    execute(house, function, run_id)
-    assert house.one(run_id).result == "recorded"
+    (run,) = execute(house, function, run_id)
+    assert (run.outcome, house.one(run_id).result) == (SUCCESS, "recorded")
     assert house.outcomes(run_id) == ["success"]
 
 

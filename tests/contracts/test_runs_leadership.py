@@ -95,6 +95,7 @@ def test_slot_is_fired_once_when_several_beats_are_started(house: House) -> None
             house.time.move(5)
         house.time.move(45)
     assert [each._epoch for each in beats] == [1, None, None]
+    assert [bool(each._fired) for each in beats] == [True, False, False]
     beats[0].close()
     beats[1].look(house)
     assert (beats[1]._epoch, house.count()) == (2, expected + 1)

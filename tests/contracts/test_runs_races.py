@@ -22,7 +22,8 @@ from conferral.reliable.tables import CLAIMABLE, PENDING, SUCCESS, runs
 from support.reliable_database import House, house_on
 
 WRITERS = 6
-RACE_SECONDS = 3.0
+RACE_SECONDS = 2.0
+APPENDING_SECONDS = 0.3
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -40,7 +41,7 @@ def test_each_run_is_claimed_by_one_when_processes_race(house: House) -> None:
         subprocess.Popen(
             [sys.executable, "-m", "support.reliable_racer", house.url, *ids],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env={**os.environ, "PYTHONPATH": tests},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join((tests, os.environ.get("PYTHONPATH", "")))},
         )
         for _ in range(4)
     ]  # fmt: skip
@@ -90,6 +91,25 @@ def test_no_wake_up_is_lost_when_appenders_meet_claims(house: House) -> None:
     product.drop_all(house.database.engine)
     assert appended > turns > 0  # SQLite's waiting is unfair: there it may be two or three
     assert unseen == 0
+
+
+def test_claim_waits_for_the_appender_that_counts_on_its_run(house: House) -> None:
+    """Whoever was told that a waiting run will do the work commits before that run can begin."""
+    run_id = house.promise(coalesce="log.sequence")
+    claimed_at: list[float] = []
+
+    def claim_it() -> None:
+        house.claim(run_id)
+        claimed_at.append(time.monotonic())
+
+    turn = threading.Thread(target=claim_it)
+    with house.database.transaction() as session:
+        assert promise(session, "fast.sequence", [], coalesce="log.sequence") == run_id
+        turn.start()
+        turn.join(APPENDING_SECONDS)
+        committed_at = time.monotonic()
+    turn.join()
+    assert claimed_at[0] > committed_at
 
 
 def _waits(house: House) -> bool:

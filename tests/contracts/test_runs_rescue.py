@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from conferral.reliable import owner, rescue, runs, status
+from conferral.reliable.holding import Holding
 from conferral.reliable.promises import BULK
 from conferral.reliable.rescue import Rescued
 from conferral.reliable.tables import FAILURE, PENDING, RETRY, STARTED, SUCCESS
@@ -89,8 +90,6 @@ def test_run_is_due_again_when_its_lease_ran_out(house: House) -> None:
 def test_nothing_is_rescued_when_the_owner_renewed_meanwhile(house: House) -> None:
     """A slow heartbeat that came before the rescuer's statement wins."""
     context = house.context()
-    from conferral.reliable.holding import Holding
-
     run_id = house.promise()
     holding = Holding(context)
     (run,) = house.claim(run_id, owner=holding.owner)
@@ -102,6 +101,35 @@ def test_nothing_is_rescued_when_the_owner_renewed_meanwhile(house: House) -> No
     house.time.move(LEASE_SECONDS + 1)
     holding.renew()
     assert len(rescue_expired(house)) == 1
+
+
+def test_rescuer_changes_nothing_when_the_lease_was_renewed_after_it_looked(house: House) -> None:
+    """The lease's end is part of the fence: an owner that renewed is alive."""
+    run_id = house.promise()
+    (run,) = house.claim(run_id)
+    house.time.move(LEASE_SECONDS + 1)
+    stale = house.one(run_id)
+    holding = Holding(house.context())
+    holding.add([run])
+    holding.renew()
+    with house.database.transaction() as session:
+        assert rescue._rescue(session, stale, house.time(), lambda _: None) is None
+    assert (house.state(run_id), house.outcomes(run_id)) == (STARTED, [])
+
+
+def test_lease_of_another_is_not_renewed_when_a_late_heartbeat_comes(house: House) -> None:
+    """A process that lost a run must not keep the next owner's lease alive."""
+    run_id = house.promise()
+    holding = Holding(house.context())
+    holding.add(house.claim(run_id, owner=holding.owner))
+    house.time.move(LEASE_SECONDS + 1)
+    rescue_expired(house)
+    (second,) = house.claim(run_id, owner="another")
+    until = house.one(run_id).lease_until
+    house.time.move(10)
+    holding.renew()
+    assert house.one(run_id).lease_until == until
+    assert second.attempt == 2
 
 
 def test_run_is_rescued_at_once_when_its_owner_on_this_host_is_gone(house: House, dead: str) -> None:

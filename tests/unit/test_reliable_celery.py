@@ -97,11 +97,12 @@ def bound() -> tuple[celery.Celery, list[str]]:
     "message",
     [None, 5, "x", [], [1], ["x"], [None], [[new_run_id()]], [new_run_id()] * 33, [new_run_id().upper()], {}],
 )
-def test_message_is_dropped_when_it_is_no_ring(message: object) -> None:
+def test_message_is_dropped_when_it_is_no_ring(message: object, caplog: pytest.LogCaptureFixture) -> None:
     """Whatever else it carries never reaches the database."""
     app, done = bound()
     with pytest.raises(Ignore):
         app.tasks["mail.send"].run(message)
+    assert [record.message for record in caplog.records] == ["ring_malformed"]
     with pytest.raises(Ignore):
         app.tasks["mail.send"].run([new_run_id()], "more", unknown=1)
     assert done == []

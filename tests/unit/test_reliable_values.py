@@ -149,15 +149,17 @@ def test_task_is_found_once_by_name_or_refused() -> None:
 
 def test_crash_point_kills_at_the_nth_passage_of_the_named_task(monkeypatch: pytest.MonkeyPatch) -> None:
     """`<point>[:<nth>][,<task>]`, and nothing else ever dies."""
-    killed: list[int] = []
-    monkeypatch.setattr(os, "kill", lambda pid, _: killed.append(pid))
+    killed: list[tuple[int, int]] = []
+    passed = 0
+    monkeypatch.setattr(os, "kill", lambda pid, _: killed.append((pid, passed)))
     crash_points.arm("settle:2,mail.send")
     try:
         for name in (None, "other", "mail.send", "mail.send", "mail.send"):
+            passed += 1
             crash_points.current_task.name = name
             crash_points.crash_point("elsewhere")
             crash_points.crash_point("settle")
     finally:
         crash_points.arm(None)
         crash_points.current_task.name = None
-    assert killed == [os.getpid()]
+    assert killed == [(os.getpid(), 4)]
