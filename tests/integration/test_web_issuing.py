@@ -7,11 +7,13 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from conferral.reliable.promises import promise
 from conferral.store import tables
 from support.product import DATABASES, product_on
 from support.web import ISSUE, Web, body, web_of
@@ -303,3 +305,33 @@ def test_a_long_poll_ends_when_the_task_ends(web: Web) -> None:
     web.product.run()
     assert status(web, task_id, "?wait=25")["state"] == "SUCCESS"
     assert web.get(f"/tasks/{task_id}/status?wait=26").status_code == 422
+
+
+def test_a_run_about_nothing_of_ours_is_shown_to_its_organisation_only(web: Web) -> None:
+    """A report's e-mail is the organisation's, maintenance the operators', the rest nobody's."""
+    rt = web.product.rt
+    with rt.database.transaction() as session:
+        mail = "tasks.notifications.send_report_email"
+        tenant = web.product.caller.organisation_id
+        mine = promise(session, mail, ["dlv_1"], subject="rpt_1", tenant=tenant)
+        other = promise(session, mail, ["dlv_2"], subject="rpt_2", tenant="org_other")
+        nobodys = promise(session, "tasks.cleanup.purge_expired_sessions", [])
+    assert status(web, mine)["state"] == "PENDING"
+    assert web.get(f"/tasks/{other}/status").status_code == 404
+    assert web.get(f"/tasks/{nobodys}/status", "credentials:read").status_code == 404
+    assert web.get(f"/tasks/{nobodys}/status", "credentials:read", "ops:read").status_code == 200
+
+
+def test_an_unknown_task_is_not_found_and_an_old_one_is_gone(web: Web) -> None:
+    """Maintenance runs are kept 30 days; an id tells when it was made."""
+
+    def answered(made: datetime) -> tuple[int, str]:
+        stamp = f"{int(made.timestamp() * 1000):012x}"
+        task_id = f"{stamp[:8]}-{stamp[8:]}-7000-8000-{0:012x}"
+        answer = web.get(f"/tasks/{task_id}/status")
+        return answer.status_code, answer.json["code"]
+
+    now = web.product.time()
+    assert answered(now - timedelta(days=31)) == (410, "task_purged")
+    assert answered(now - timedelta(days=29)) == (404, "not_found")
+    assert web.get("/tasks/5b9a4c0e-0000-4000-8000-000000000000/status").status_code == 404
