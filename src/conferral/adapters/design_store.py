@@ -69,6 +69,7 @@ class Field:
     max_characters: int
 
 
+@cache
 def design_names() -> tuple[str, ...]:
     """Return the names of the built-in designs, the first one to offer first."""
     found = sorted(
@@ -77,6 +78,7 @@ def design_names() -> tuple[str, ...]:
     return tuple(sorted(found, key=lambda name: name != "diploma"))
 
 
+@cache
 def fields_of(design: str) -> tuple[Field, ...]:
     """Return the data fields of a design, in the order of its form."""
     return tuple(Field(**field) for field in _document(design, "design.json")["fields"])

@@ -60,6 +60,7 @@ class Fonts:
     def __init__(self, font_dirs: Sequence[Path] = (), *, cache_dir: Path | None = None) -> None:
         self.directories = font_directories(font_dirs)
         self._cache_dir = cache_dir or _user_cache()
+        self._printable: set[str] = set()
 
     @cached_property
     def files(self) -> tuple[Path, ...]:
@@ -81,7 +82,10 @@ class Fonts:
 
     def unprintable(self, text: str) -> tuple[str, ...]:
         """Return the characters of `text` that no font has, each once, in order of appearance."""
-        return tuple(dict.fromkeys(sign for sign in text if not self._prints(sign)))
+        # A file of 100,000 people asks a million times for the same few hundred characters.
+        unknown = [sign for sign in text if sign not in self._printable]
+        self._printable.update(sign for sign in unknown if self._prints(sign))
+        return tuple(dict.fromkeys(sign for sign in unknown if sign not in self._printable))
 
     def _prints(self, sign: str) -> bool:
         code = ord(sign)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from datetime import date
+from functools import lru_cache
 from typing import Final
 
 import idna
@@ -60,10 +61,15 @@ def address(value: str, pointer: str) -> str | FieldError:
     if "." not in domain:
         return wrong("domain has no dot")
     try:
-        ascii_domain = idna.encode(domain, uts46=True).decode()
+        ascii_domain = _ascii_domain(domain)
     except idna.IDNAError:
         return wrong("the domain is not a valid one")
     return f"{local}@{ascii_domain}"
+
+
+@lru_cache(maxsize=4096)  # a file has many people and few domains
+def _ascii_domain(domain: str) -> str:
+    return idna.encode(domain, uts46=True).decode()
 
 
 def day(value: str, pointer: str) -> date | FieldError:
