@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pikepdf
@@ -239,6 +241,34 @@ def test_a_foreign_credential_cannot_be_checked_until_its_issuer_is_pinned(issue
     assert code == 14
     assert "✓ Issuer" in out
     assert "? Status not known" in out
+
+
+def test_another_installations_page_is_judged_by_its_credential_and_by_pins(issued: Issued) -> None:
+    """What a page says of itself counts nothing: the signed credential behind it is fetched."""
+    issuer = web_issuer()
+    content = json.dumps(credential(issuer)).encode()
+    asked: list[str] = []
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        page = f"http://127.0.0.1:{server.server_address[1]}/c/1111111111111111111112?format=json"
+        done = issued.shell.run("verify", page, "--json")
+        server.shutdown()
+        thread.join()
+    assert asked == ["/c/1111111111111111111112/credential.json"]
+    assert (done.code, done.records[0]["verdict"]) == (14, "CANNOT_CHECK")
+    assert issued.shell.run("verify", page).code == 8
 
 
 def test_verifying_needs_no_installation_and_makes_none(issued: Issued, tmp_path: Path) -> None:

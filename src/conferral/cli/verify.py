@@ -154,9 +154,19 @@ def _token(rt: Runtime | None, what: str) -> str | None:
             row = credentials.work(session, what)
         # No token is no credential: the answer is the same for unknown and for not issued yet.
         return str(row.token) if row is not None else "-"
-    if rt is not None and what.startswith(rt.url(_PAGE)):
-        return what.removeprefix(rt.url(_PAGE)).partition("/")[0].partition("?")[0]
-    return None
+    token = _token_in(what) if _is_address(what) else None
+    if rt is None or token is None:
+        return None
+    # By the token alone: one installation may be reached under several addresses.
+    with rt.database.snapshot() as session:
+        return token if credentials.by_token(session, token) is not None else None
+
+
+def _token_in(address: str) -> str | None:
+    """Return the token of a verification page's address."""
+    page, _, rest = urlsplit(address).path.partition(_PAGE)
+    token = rest.partition("/")[0]
+    return token if not page and is_public_token(token) else None
 
 
 @contextlib.contextmanager
@@ -221,6 +231,9 @@ def _is_address(what: str) -> bool:
 
 
 def _download(address: str) -> bytes:
+    if (token := _token_in(address)) is not None:
+        # The page says what its issuer says; what can be judged here is the credential itself.
+        address = urlsplit(address)._replace(path=f"{_PAGE}{token}/credential.json", query="").geturl()
     retries = urllib3.Retry(total=REDIRECTS, connect=0, read=0, redirect=REDIRECTS)
     try:
         with urllib3.PoolManager(timeout=DOWNLOAD_SECONDS) as pool:
