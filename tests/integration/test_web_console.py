@@ -186,7 +186,7 @@ def test_a_batch_is_bars_and_failures(web: Web) -> None:
     html = console.page(f"/console/batches/{made['batch_id']}")
     said = words(html)
     assert "2 of 3" in said
-    assert "1 need attention" in said
+    assert "1 needs attention" in said
     assert "Student 1" in said
     assert re.search(r'<progress max="3" value="2"', html)
     assert "Class of 2026" in console.page("/console/batches")

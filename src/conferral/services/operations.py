@@ -20,7 +20,7 @@ from conferral.reliable.dead_letters import Filter
 from conferral.reliable.outbox import terms_of
 from conferral.reliable.status import QueueStatus
 from conferral.services.runtime import Caller, Runtime
-from conferral.store.queries import bookkeeping, listing
+from conferral.store.queries import bookkeeping, gauges, listing
 
 SEEN_WITHIN: Final = timedelta(seconds=30)  # three heartbeats of a worker
 BEAT, DISPATCHER = "beat", "dispatcher"
@@ -29,9 +29,10 @@ PAGE: Final = dead_letters.PAGE
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """One queue: its work, and who does it."""
+    """One queue: its work, since when the oldest of it is due, and who does it."""
 
     work: QueueStatus
+    oldest_due_at: datetime | None
     is_paused: bool
     slots: int
 
@@ -61,8 +62,11 @@ def queues(rt: Runtime, session: Session) -> list[Queue]:
         for queue in worker.queues:
             slots[queue] += worker.slots
     paused = pauses.paused(session).queues
+    oldest: dict[str, datetime] = {}
+    for name, _, _, since in gauges.due(session, now):
+        oldest[name] = min(since, oldest.get(name, since))
     return [
-        Queue(status.queue_status(session, name, now), name in paused, slots[name])
+        Queue(status.queue_status(session, name, now), oldest.get(name), name in paused, slots[name])
         for name in terms_of(session).routing.queues
     ]
 

@@ -8,6 +8,7 @@ handler opens a signing key: this process does not hold the key that seals them.
 from __future__ import annotations
 
 import os
+import threading
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -66,8 +67,10 @@ def create_app(settings: Settings | None = None, runtime: Runtime | None = None)
     for resource in RESOURCES:
         app.register_api(resource)
     _publish_reference(app)
-    # Which characters the fonts have takes a second to find out: not in somebody's request.
-    site.runtime.fonts.unprintable("a")
+    if runtime is None:
+        # Which characters the fonts have takes a second to find out: neither in somebody's request,
+        # nor before this process says that it is there.
+        threading.Thread(target=lambda: site.runtime.fonts.unprintable("a"), daemon=True).start()
     return app
 
 

@@ -19,7 +19,6 @@ from redis.exceptions import RedisError
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from conferral.store import migrate
 from conferral.web import limits
 from conferral.web.site import runtime, site
 
@@ -82,6 +81,8 @@ def _database() -> None:
 
 
 def _schema() -> None:
+    from conferral.store import migrate  # Alembic costs every web worker 0.4 s and 20 MB; few ask for this
+
     with runtime().database.engine.connect() as connection:
         if not migrate.is_current(connection):
             raise LookupError("the schema is not this version's; run `conferral migrate`")

@@ -132,7 +132,7 @@ def _queue(found: Queue) -> dict[str, Any]:
     return {
         "queue": work.queue,
         "due": work.due,
-        "oldest_due_at": wire.moment(work.oldest_due_at),
+        "oldest_due_at": wire.moment(found.oldest_due_at),
         "scheduled": work.scheduled,
         "in_redis": work.rung,
         "working": work.working,
