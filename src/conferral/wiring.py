@@ -33,6 +33,7 @@ from conferral.settings import PRODUCTION, Settings, SettingsError, key_files
 from conferral.settings.model import MASTER_KEY_ROLES, SECRETS_KEY_ROLES
 from conferral.store.engine import Database
 
+SENDS_MAIL = frozenset({"mail"})
 PUBLISH_SECONDS = 0.5  # a request never waits longer for Redis
 SLOTS_ALONE = 8  # database connections of a process that is no worker
 
@@ -136,7 +137,8 @@ def build(settings: Settings, app: Celery | None = None) -> Runtime:
         secrets_key=secrets_key,
         pepper=hmac.digest(secrets_key, b"api keys", "sha256") if secrets_key else b"",
         capture_mailer=CaptureMailer(mail_capture.saver(database)),
-        live_mailer=_smtp(settings),
+        has_mail_server=bool(settings.smtp_host),
+        live_mailer=_smtp(settings) if settings.role in SENDS_MAIL else None,
         mail_from=parseaddr(settings.mail_from)[1],
         hold_ambiguous=settings.email_on_ambiguous == "hold",
         webhook_client=_webhook_client(settings, guard),
@@ -205,6 +207,7 @@ def _webhook_client(settings: Settings, guard: AddressGuard) -> WebhookClient:
 
 
 def _smtp(settings: Settings) -> SmtpMailer | None:
+    """Return the relay's client; it opens the password file, so only who sends mail builds it."""
     if not settings.smtp_host:
         return None
     password_file = settings.smtp_password_file

@@ -51,6 +51,11 @@ class Product:
     time: FrozenTime
     caller: Caller
 
+    def use(self, rt: Runtime) -> None:
+        """Go on with another runtime, for the tasks, too."""
+        self.rt = rt
+        process.runtime.adopt(rt)
+
     def request(self, email: str = "ada@example.com", **options: Any) -> Accepted:
         """Ask for one credential in a transaction of its own."""
         wanted = {

@@ -58,7 +58,7 @@ def _promise_mails(rt: Runtime, session: Session, organisation: Record, report_i
             {
                 "id": delivery_id,
                 "organisation_id": organisation.id,
-                "mode": "live" if rt.live_mailer is not None else "test",
+                "mode": "live" if rt.has_mail_server else "test",
                 "channel": "email",
                 "kind": "daily_report",
                 "revision": 1,

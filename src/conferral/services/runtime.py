@@ -35,7 +35,8 @@ class Runtime:
     Attributes:
         public_url: without a trailing slash; every link and DID is built from it.
         mail_from: the address mails are sent from.
-        live_mailer: None while no mail server is configured: live mail is captured, too.
+        has_mail_server: False while none is configured: live mail is captured, too.
+        live_mailer: only where mail is sent from; it holds the relay's password.
         hold_ambiguous: a mail whose end is unknown waits for a person instead of going again.
         log_batch: leaves a turn of the sequencer takes at most.
         linger_seconds: the least age of a checkpoint before the next one.
@@ -53,6 +54,7 @@ class Runtime:
     secrets_key: bytes | None
     pepper: bytes
     capture_mailer: Mailer
+    has_mail_server: bool
     live_mailer: Mailer | None
     mail_from: str
     hold_ambiguous: bool
@@ -76,8 +78,10 @@ class Runtime:
 
     def mailer(self, mode: str) -> Mailer:
         """Return the mailer of a mode; test mail never leaves the house."""
-        if mode == "test" or self.live_mailer is None:
+        if mode == "test" or not self.has_mail_server:
             return self.capture_mailer
+        if self.live_mailer is None:
+            raise Retryable("internal", "this process does not send mail")
         return self.live_mailer
 
     def need_keyring(self) -> KeyRing:
