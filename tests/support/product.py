@@ -179,6 +179,9 @@ def _empty_postgres() -> str:
         atexit.register(_servers.close)
     database = Database(_url[0], routing=wiring.Routing((), ()))
     with database.engine.begin() as connection:
+        # Dropping some thirty tables takes as long as the disk of a busy machine wants it to.
+        connection.execute(text("SET LOCAL statement_timeout = 0"))
+        connection.execute(text("SET LOCAL lock_timeout = 0"))
         connection.execute(text("DROP SCHEMA public CASCADE"))
         connection.execute(text("CREATE SCHEMA public"))
     database.dispose()
