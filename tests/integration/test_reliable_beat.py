@@ -73,7 +73,8 @@ def test_each_slot_is_fired_once_when_three_beats_run_and_die() -> None:
         count = len(slots(house))
         house.until(lambda: len(slots(house)) >= count + 2)
         fired = slots(house)
-        assert len(set(fired)) == len(fired)
+        times = [key.removeprefix("tick:often:")[:19] for key in fired]
+        assert len(set(times)) == len(times)
         assert epochs == sorted(set(epochs))
         assert fired[0].startswith("tick:often:")
         assert not list(house.folder.glob("celerybeat*"))

@@ -154,7 +154,7 @@ class Stand:
         (self.folder / "alive").mkdir(exist_ok=True)
         environment = {
             **os.environ,
-            "PYTHONPATH": _TESTS,
+            "PYTHONPATH": os.pathsep.join((_TESTS, os.environ.get("PYTHONPATH", ""))),
             "RELIABLE_TEST_APP": json.dumps({"database_url": self.url, "redis_url": self.redis.url, **told}),
             reliable_tasks.FOLDER_VARIABLE: str(self.folder),
             alive.DIRECTORY_VARIABLE: str(self.folder / "alive"),
