@@ -6,6 +6,7 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -33,6 +34,24 @@ def product(tmp_path: Path) -> Iterator[Product]:
 def shell(product: Product) -> Shell:
     """Return a shell on the product's data directory."""
     return Shell(product.settings.data_dir, {})
+
+
+@contextmanager
+def working(product: Product) -> Iterator[None]:
+    """Execute whatever becomes due, beside the command that waits for it."""
+    is_over = threading.Event()
+
+    def work() -> None:
+        while not is_over.wait(0.1):
+            product.run()
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        worker.join()
 
 
 def test_the_example_is_issued_when_it_is_confirmed(product: Product, shell: Shell) -> None:
@@ -171,10 +190,9 @@ def test_watching_shows_lines_and_ends_with_one_when_something_failed(
     """A job that watches fails when a mailbox does not exist, and names the row."""
     file = tmp_path / "people.csv"
     file.write_text(HEADER + "Ada,a@b.example,X\nBob,bounce@test.invalid,X\n")
-    worker = threading.Timer(1.0, product.run)
-    worker.start()
-    done = shell.run("batch", "issue", file, "--template", "diploma", "--yes", "--watch", "--timeout", "60")
-    worker.join()
+    words = ("--template", "diploma", "--yes", "--watch", "--timeout", "60")
+    with working(product):
+        done = shell.run("batch", "issue", file, *words)
     assert done.code == 1, done.out
     assert "Issued 2/2  E-mail 1/2 ✗1" in done.out
     assert "row 2, e-mail: The mailbox does not exist. " in done.out
@@ -187,11 +205,9 @@ def test_watching_shows_lines_and_ends_with_one_when_something_failed(
 
 def test_one_credential_is_issued_and_waited_for(product: Product, shell: Shell) -> None:
     """The answer holds both ids; the end of waiting is the status of the task."""
-    worker = threading.Timer(1.0, product.run)
-    worker.start()
     words = ("--name", "Ada Lovelace", "--email", "ada@alumni.example", "--field", "course=Engines")
-    done = shell.run("issue", "--template", "diploma", *words, "--wait", "--timeout", "60", "--json")
-    worker.join()
+    with working(product):
+        done = shell.run("issue", "--template", "diploma", *words, "--wait", "--timeout", "60", "--json")
     assert done.code == 0, done.err
     accepted, status = done.records
     assert accepted["credential_id"].startswith("cred_")

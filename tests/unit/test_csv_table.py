@@ -75,6 +75,7 @@ def test_rows_are_numbered_as_a_spreadsheet_does_when_some_are_blank_or_hold_lin
     ("content", "code", "says"),
     [
         (b"", "csv_unreadable", "empty"),
+        (b"PK\x03\x04\x14\0", "csv_unreadable", "save the sheet as CSV"),
         (b"\xef\xbb\xbf \n", "csv_unreadable", "empty"),
         (b",,\n1,2,3\n", "csv_unreadable", "first row is empty"),
         (b"Name,E-mail,name\n", "csv_unreadable", "columns 1 and 3"),

@@ -26,6 +26,7 @@ _SNIFFED_ROWS: Final = 20  # enough to tell a delimiter from a comma in a name
 _SHOWN_COLUMNS: Final = 20
 _FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
 _DELIMITER_LINE: Final = re.compile(r"sep=(.)\r?\n")  # Excel's own hint, as a first line
+_WORKBOOKS: Final = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # XLSX and ODS are zips; XLS is an OLE file
 # A text of Latin letters in UTF-16 is every other byte zero; a stray NUL is not.
 _UTF16_ZEROS: Final = 0.2
 
@@ -97,6 +98,8 @@ def read_table(content: bytes) -> Table:
     """
     if len(content) > MAX_BYTES:
         raise TableRefused("body_too_large", f"the file has more than {MAX_BYTES // 1_000_000} MB")
+    if content.startswith(_WORKBOOKS):
+        raise TableRefused("csv_unreadable", "this is a workbook; save the sheet as CSV UTF-8")
     text, encoding = decode(content)
     if not text.strip():
         raise TableRefused("csv_unreadable", "the file is empty")
