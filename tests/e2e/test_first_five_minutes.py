@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from celery.result import AsyncResult
 from sqlalchemy import text
 
 from conferral import wiring
@@ -93,6 +93,22 @@ def each_mail_once(house: Installation, batch_id: str, rows: int) -> None:
     assert tuple(sent) == (rows, rows)
 
 
+def celery_result(house: Installation, task_id: str) -> Any:
+    """Return what AsyncResult shows to a Python program of somebody else, once it says SUCCESS."""
+    program = (
+        "import json, os, sys\n"
+        "from celery.result import AsyncResult\n"
+        "from conferral import wiring\n"
+        "from conferral.settings import Settings\n"
+        "app = wiring.celery_of(Settings.from_env(os.environ, role='cli'))\n"
+        "found = AsyncResult(sys.argv[1], app=app)\n"
+        "print(json.dumps(found.result if found.state == 'SUCCESS' else None))\n"
+    )
+    asked = [sys.executable, "-c", program, task_id]
+    done = subprocess.run(asked, env=house.environ, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
 def mails(house: Installation) -> list[dict[str, Any]]:
     """Return the newest captured mails."""
     done = house.run("mailbox", "--json", "--limit", "200")
@@ -122,10 +138,8 @@ def test_a_credential_is_followed_to_its_end_when_it_is_asked_for_by_curl(house:
     assert (final["state"], final["result"], final["retry_count"]) == ("SUCCESS", result, 0)
     for unknown in (new_run_id(), "bogus"):
         assert house.call("GET", f"/tasks/{unknown}/status")[0] == 404
-    app = wiring.celery_of(Settings.from_env(house.environ, role="cli"))
-    shown = AsyncResult(accepted["task_id"], app=app)
-    assert until(lambda: shown.state == "SUCCESS", "Celery's result")
-    assert shown.result == result
+    shown = until(lambda: celery_result(house, accepted["task_id"]), "Celery's result")
+    assert shown == result
 
 
 def test_retries_are_counted_and_failures_named_when_addresses_ask_for_them(house: Installation) -> None:
@@ -152,7 +166,8 @@ def test_one_credential_comes_of_a_request_that_is_repeated(house: Installation)
 
 def test_requests_are_accepted_and_kept_when_redis_does_not_answer(house: Installation) -> None:
     """With Redis frozen every POST is a quick 202; all is issued after it wakes up."""
-    pid = int(house.redis().info("server")["process_id"])
+    with house.redis() as client:
+        pid = int(client.info("server")["process_id"])
     os.kill(pid, signal.SIGSTOP)
     try:
         answers = [house.call("POST", "/credentials/issue", body()) for _ in range(5)]
@@ -186,7 +201,8 @@ def test_a_batch_is_issued_once_each_when_redis_is_flushed(house: Installation, 
         lambda: house.call("GET", f"/v1/batches/{batch_id}")[1]["credentials"].get("issued", 0) > 10,
         "a start",
     )
-    house.redis().flushall()
+    with house.redis() as client:
+        client.flushall()
     counts = until(lambda: batch_done(house, batch_id), "the batch", 180)
     assert counts["credentials"] == {"issued": 200}
     each_mail_once(house, batch_id, 200)
