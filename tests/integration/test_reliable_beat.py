@@ -11,6 +11,7 @@ from sqlalchemy import select
 
 from conferral.reliable import leadership
 from conferral.reliable.tables import runs
+from support.freezing import freeze
 from support.reliable_stand import Node, Stand, stand
 
 INTERVAL = 2.0
@@ -63,7 +64,7 @@ def test_each_slot_is_fired_once_when_three_beats_run_and_die() -> None:
         epochs.append(_epoch(house))
 
         fourth = house.beat("beat3", SCHEDULE)
-        third.signal(signal.SIGSTOP)
+        freeze(house.url, third.pid)
         began = time.monotonic()
         leads(house, [fourth])
         assert time.monotonic() - began < TAKE_OVER_SECONDS + 10  # its own start included
@@ -106,7 +107,7 @@ def test_dispatcher_is_succeeded_in_time_when_its_process_is_frozen() -> None:
         before = leader(house, "dispatcher")
         assert before is not None
         house.worker("wait", "second")
-        first.signal(signal.SIGSTOP)
+        freeze(house.url, first.pid)
         began = time.monotonic()
 
         def succeeded() -> bool:

@@ -13,6 +13,7 @@ import pytest
 
 from conferral.reliable.promises import BULK, Promise, promise_all
 from conferral.reliable.tables import FAILURE, STARTED, SUCCESS
+from support.freezing import freeze
 from support.postgres import postgres_server
 from support.reliable_stand import Stand, stand
 
@@ -160,7 +161,7 @@ def test_frozen_worker_is_fenced_when_it_wakes_up(house: Stand) -> None:
     frozen = house.worker("wait", "frozen", lease_seconds=2.0, heartbeat_seconds=0.5)
     run_id = house.promise("wait.slow_once", "zombie", "1")
     house.until(lambda: house.effects(run_id))
-    frozen.signal(signal.SIGSTOP)
+    freeze(house.url, frozen.pid)
     try:
         house.worker("wait", "heir", lease_seconds=2.0, heartbeat_seconds=0.5)
         house.until_state(run_id, SUCCESS)
