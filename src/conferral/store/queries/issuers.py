@@ -39,12 +39,9 @@ def published_keys(session: Session, organisation_id: str, mode: str) -> Sequenc
 
 
 def add_key(session: Session, **values: Any) -> None:
-    """Insert a signing key unless its number is taken by somebody faster."""
-    session.execute(
-        insert_or(signing_keys)
-        .values(**values)
-        .on_conflict_do_nothing(index_elements=["organisation_id", "mode", "number"])
-    )
+    """Insert a signing key unless somebody faster took its number or the place of the current key."""
+    # Without a target: the two unique indices may both object.
+    session.execute(insert_or(signing_keys).values(**values).on_conflict_do_nothing())
 
 
 def freeze_did(session: Session, organisation_id: str, mode: str, did: str, now: datetime) -> str:

@@ -6,7 +6,7 @@ Once-only is a unique constraint here, never a lock and never a check before an 
 
 from conferral.store.tables.base import metadata
 from conferral.store.tables.bookkeeping import audit_log, idempotency_keys, reports
-from conferral.store.tables.credentials import batch_rows, batches, credentials, status_lists
+from conferral.store.tables.credentials import batch_rows, batches, credentials, revisions, status_lists
 from conferral.store.tables.deliveries import (
     answers,
     channels,
@@ -51,6 +51,7 @@ __all__ = [
     "metadata",
     "organisations",
     "reports",
+    "revisions",
     "sessions",
     "signing_keys",
     "status_lists",

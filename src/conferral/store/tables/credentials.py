@@ -99,8 +99,8 @@ credentials = Table(
     Column("expires_on", Date),
     Column("status_list_number", ForeignKey("status_lists.number"), nullable=False),
     Column("status_index", Integer, nullable=False),
-    Column("created_at", UtcDateTime, nullable=False),  # also proof.created
-    # Recorded once, when signed.
+    Column("created_at", UtcDateTime, nullable=False),  # also proof.created of revision 1
+    # Recorded once, when signed; signing again (a withdrawn key) moves the old values to `revisions`.
     Column("base_sha384", LargeBinary(48)),
     Column("base_length", Integer),
     Column("pdf_sha256", String(64)),
@@ -130,3 +130,24 @@ Index(
     postgresql_where=_UNFINISHED,
 )
 Index("credentials_issued", credentials.c.organisation_id, credentials.c.issued_at)
+
+# What a credential was signed as before: one row for each revision that a newer one replaced, written by the
+# commit that replaces it (`services.resigning`). The current revision stands in the credential's own row, not
+# here; a credential that was never signed again, as nearly all, has no row. `vc_sha256` names the exact bytes
+# of the replaced document (the leaf of the same revision has it as its entry), `pdf_sha256` the final PDF
+# around it, whose first `base_length` bytes are the same base in all revisions; both stay in the file store
+# until the credential is erased. `verification_method` is the withdrawn key that signed it, `created_at` its
+# `proof.created`, `replaced_at` when the newer one took its place. A document with these bytes is REPLACED,
+# never UNKNOWN.
+revisions = Table(
+    "revisions",
+    metadata,
+    Column("credential_id", ForeignKey("credentials.id"), nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("vc_sha256", String(64), nullable=False, unique=True),
+    Column("pdf_sha256", String(64), nullable=False),
+    Column("verification_method", String(500), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("replaced_at", UtcDateTime, nullable=False),
+    PrimaryKeyConstraint("credential_id", "revision"),
+)

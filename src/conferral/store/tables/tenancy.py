@@ -9,6 +9,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     ForeignKey,
+    Index,
     Integer,
     LargeBinary,
     PrimaryKeyConstraint,
@@ -92,6 +93,9 @@ issuers = Table(  # the DID of an organisation and mode, frozen by its first sig
     PrimaryKeyConstraint("organisation_id", "mode"),
 )
 
+# One key of an issuer is current: it signs. A retired key no longer signs: its private half is destroyed, its
+# public half is published for ever, because what it signed stays valid. A withdrawn key is retired, too, and
+# no longer published: somebody else may have signed with it since `compromised_at`.
 signing_keys = Table(
     "signing_keys",
     metadata,
@@ -100,10 +104,27 @@ signing_keys = Table(
     Column("mode", String(4), nullable=False),
     Column("number", Integer, nullable=False),
     Column("public_key", LargeBinary(32), nullable=False),
-    Column("sealed_private", LargeBinary),  # gone after rotation; the public half stays for ever
+    Column("sealed_private", LargeBinary),  # destroyed in the commit that retires the key
     Column("created_at", UtcDateTime, nullable=False),
     Column("retired_at", UtcDateTime),
+    Column("withdrawn_at", UtcDateTime),  # when we learned of the compromise and acted
+    Column("compromised_at", UtcDateTime),  # since when others may have signed with it, as a person judged
     UniqueConstraint("organisation_id", "mode", "number"),
+    CheckConstraint("retired_at IS NULL OR sealed_private IS NULL", name="signing_keys_retired_is_destroyed"),
+    CheckConstraint(
+        "(withdrawn_at IS NULL) = (compromised_at IS NULL)"
+        " AND (withdrawn_at IS NULL OR retired_at IS NOT NULL)",
+        name="signing_keys_withdrawn_is_retired",
+    ),
+)
+_CURRENT = text("retired_at IS NULL")
+Index(
+    "signing_keys_current",
+    signing_keys.c.organisation_id,
+    signing_keys.c.mode,
+    unique=True,
+    sqlite_where=_CURRENT,
+    postgresql_where=_CURRENT,
 )
 
 templates = Table(

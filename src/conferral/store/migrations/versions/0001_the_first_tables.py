@@ -393,6 +393,16 @@ def upgrade() -> None:
         sa.Column("sealed_private", sa.LargeBinary(), nullable=True),
         sa.Column("created_at", UtcDateTime(), nullable=False),
         sa.Column("retired_at", UtcDateTime(), nullable=True),
+        sa.Column("withdrawn_at", UtcDateTime(), nullable=True),
+        sa.Column("compromised_at", UtcDateTime(), nullable=True),
+        sa.CheckConstraint(
+            "(withdrawn_at IS NULL) = (compromised_at IS NULL)"
+            " AND (withdrawn_at IS NULL OR retired_at IS NOT NULL)",
+            name="signing_keys_withdrawn_is_retired",
+        ),
+        sa.CheckConstraint(
+            "retired_at IS NULL OR sealed_private IS NULL", name="signing_keys_retired_is_destroyed"
+        ),
         sa.ForeignKeyConstraint(
             ["organisation_id"],
             ["organisations.id"],
@@ -400,6 +410,15 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("organisation_id", "mode", "number"),
     )
+    with op.batch_alter_table("signing_keys", schema=None) as batch_op:
+        batch_op.create_index(
+            "signing_keys_current",
+            ["organisation_id", "mode"],
+            unique=True,
+            sqlite_where=sa.text("retired_at IS NULL"),
+            postgresql_where=sa.text("retired_at IS NULL"),
+        )
+
     op.create_table(
         "status_lists",
         sa.Column("number", sa.Integer(), autoincrement=True, nullable=False),
@@ -588,6 +607,22 @@ def upgrade() -> None:
             postgresql_where=sa.text("state IN ('queued', 'issuing')"),
         )
 
+    op.create_table(
+        "revisions",
+        sa.Column("credential_id", sa.String(length=40), nullable=False),
+        sa.Column("revision", sa.Integer(), nullable=False),
+        sa.Column("vc_sha256", sa.String(length=64), nullable=False),
+        sa.Column("pdf_sha256", sa.String(length=64), nullable=False),
+        sa.Column("verification_method", sa.String(length=500), nullable=False),
+        sa.Column("created_at", UtcDateTime(), nullable=False),
+        sa.Column("replaced_at", UtcDateTime(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["credential_id"],
+            ["credentials.id"],
+        ),
+        sa.PrimaryKeyConstraint("credential_id", "revision"),
+        sa.UniqueConstraint("vc_sha256"),
+    )
     op.create_table(
         "deliveries",
         sa.Column("id", sa.String(length=40), nullable=False),
