@@ -6,7 +6,14 @@ Once-only is a unique constraint here, never a lock and never a check before an 
 
 from conferral.store.tables.base import metadata
 from conferral.store.tables.bookkeeping import audit_log, idempotency_keys, reports
-from conferral.store.tables.credentials import batch_rows, batches, credentials, revisions, status_lists
+from conferral.store.tables.credentials import (
+    batch_rows,
+    batches,
+    credentials,
+    erased_tokens,
+    revisions,
+    status_lists,
+)
 from conferral.store.tables.deliveries import (
     answers,
     channels,
@@ -40,6 +47,7 @@ __all__ = [
     "credentials",
     "deliveries",
     "endpoints",
+    "erased_tokens",
     "events",
     "idempotency_keys",
     "issuers",

@@ -151,3 +151,12 @@ revisions = Table(
     Column("replaced_at", UtcDateTime, nullable=False),
     PrimaryKeyConstraint("credential_id", "revision"),
 )
+
+# What is left of the address of an erased credential: its page answers 410 instead of 404, and nothing leads
+# from here to a person, an organisation or a row.
+erased_tokens = Table(
+    "erased_tokens",
+    metadata,
+    Column("token_sha256", LargeBinary(32), primary_key=True),  # of the token's 22 ASCII characters
+    Column("erased_at", UtcDateTime, nullable=False),
+)

@@ -63,6 +63,7 @@ def upgrade() -> None:
         sa.Column("state", sa.String(length=10), nullable=False),
         sa.Column("attempt", sa.Integer(), server_default="0", nullable=False),
         sa.Column("spent", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("snoozes", sa.Integer(), server_default="0", nullable=False),
         sa.Column("due_at", UtcDateTime(), nullable=False),
         sa.Column("rung_at", UtcDateTime(), nullable=True),
         sa.Column("lease_owner", sa.String(length=120), nullable=True),
@@ -622,6 +623,12 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("credential_id", "revision"),
         sa.UniqueConstraint("vc_sha256"),
+    )
+    op.create_table(
+        "erased_tokens",
+        sa.Column("token_sha256", sa.LargeBinary(length=32), nullable=False),
+        sa.Column("erased_at", UtcDateTime(), nullable=False),
+        sa.PrimaryKeyConstraint("token_sha256"),
     )
     op.create_table(
         "deliveries",
