@@ -100,6 +100,7 @@ credentials = Table(
     Column("status_list_number", ForeignKey("status_lists.number"), nullable=False),
     Column("status_index", Integer, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),  # also proof.created of revision 1
+    Column("supersedes", String(40)),  # the credential that this one replaces as soon as it is issued
     # Recorded once, when signed; signing again (a withdrawn key) moves the old values to `revisions`.
     Column("base_sha384", LargeBinary(48)),
     Column("base_length", Integer),
@@ -111,6 +112,10 @@ credentials = Table(
     Column("issued_at", UtcDateTime),
     Column("failure_code", String(60)),
     Column("failure_detail", Text),
+    # The last change of its standing: revoked, suspended, reinstated or superseded.
+    Column("status_reason", String(40)),  # a code, never a text that somebody typed
+    Column("status_changed_at", UtcDateTime),
+    Column("superseded_by", String(40)),
     UniqueConstraint("organisation_id", "mode", "external_id"),
     UniqueConstraint("batch_id", "batch_row"),
     UniqueConstraint("status_list_number", "status_index"),
@@ -130,6 +135,21 @@ Index(
     postgresql_where=_UNFINISHED,
 )
 Index("credentials_issued", credentials.c.organisation_id, credentials.c.issued_at)
+_SUCCEEDS = text("supersedes IS NOT NULL AND state NOT IN ('failed', 'erased')")
+Index(  # one successor at a time: whoever asks second gets the first one's
+    "credentials_successor",
+    credentials.c.supersedes,
+    unique=True,
+    sqlite_where=_SUCCEEDS,
+    postgresql_where=_SUCCEEDS,
+)
+_CHANGED = text("status_changed_at IS NOT NULL")
+Index(  # finds lists that should have been signed since
+    "credentials_status_changed",
+    credentials.c.status_changed_at,
+    sqlite_where=_CHANGED,
+    postgresql_where=_CHANGED,
+)
 
 # What a credential was signed as before: one row for each revision that a newer one replaced, written by the
 # commit that replaces it (`services.resigning`). The current revision stands in the credential's own row, not

@@ -555,6 +555,7 @@ def upgrade() -> None:
         sa.Column("status_list_number", sa.Integer(), nullable=False),
         sa.Column("status_index", sa.Integer(), nullable=False),
         sa.Column("created_at", UtcDateTime(), nullable=False),
+        sa.Column("supersedes", sa.String(length=40), nullable=True),
         sa.Column("base_sha384", sa.LargeBinary(length=48), nullable=True),
         sa.Column("base_length", sa.Integer(), nullable=True),
         sa.Column("pdf_sha256", sa.String(length=64), nullable=True),
@@ -565,6 +566,9 @@ def upgrade() -> None:
         sa.Column("issued_at", UtcDateTime(), nullable=True),
         sa.Column("failure_code", sa.String(length=60), nullable=True),
         sa.Column("failure_detail", sa.Text(), nullable=True),
+        sa.Column("status_reason", sa.String(length=40), nullable=True),
+        sa.Column("status_changed_at", UtcDateTime(), nullable=True),
+        sa.Column("superseded_by", sa.String(length=40), nullable=True),
         sa.CheckConstraint("mode IN ('live', 'test')", name="credentials_mode"),
         sa.CheckConstraint(
             "state <> 'issued' OR (vc_sha256 IS NOT NULL AND pdf_sha256 IS NOT NULL AND issued_at IS NOT NULL)",
@@ -600,6 +604,20 @@ def upgrade() -> None:
     with op.batch_alter_table("credentials", schema=None) as batch_op:
         batch_op.create_index("credentials_issued", ["organisation_id", "issued_at"], unique=False)
         batch_op.create_index("credentials_listed", ["organisation_id", "mode", "created_at"], unique=False)
+        batch_op.create_index(
+            "credentials_status_changed",
+            ["status_changed_at"],
+            unique=False,
+            sqlite_where=sa.text("status_changed_at IS NOT NULL"),
+            postgresql_where=sa.text("status_changed_at IS NOT NULL"),
+        )
+        batch_op.create_index(
+            "credentials_successor",
+            ["supersedes"],
+            unique=True,
+            sqlite_where=sa.text("supersedes IS NOT NULL AND state NOT IN ('failed', 'erased')"),
+            postgresql_where=sa.text("supersedes IS NOT NULL AND state NOT IN ('failed', 'erased')"),
+        )
         batch_op.create_index(
             "credentials_unfinished",
             ["created_at"],
