@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from conferral import wiring
+from conferral.adapters.smtp import SmtpMailer
 from conferral.reliable.errors import Retryable
 from conferral.settings import Settings
 from support.fake_smtp import FakeSmtp
@@ -57,6 +58,8 @@ def test_the_recipient_gets_the_mail_when_a_live_credential_is_issued(tmp_path: 
         product.caller = dataclasses.replace(product.caller, mode="live")
         accepted = product.request()
         product.run()
+        assert isinstance(sends.live_mailer, SmtpMailer)
+        sends.live_mailer.close()
         sends.database.dispose()
     (message,) = relay.history.messages
     expected = f"<{accepted.credential_id}.issued.1@uni.example>".encode()
