@@ -15,6 +15,7 @@ import math
 import re
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import resources
 from itertools import islice
 from typing import Any, NoReturn
@@ -65,7 +66,9 @@ in one array cost 90 s before the statements could be counted). Ours have about 
 MAX_CANONICAL_WORK = 5_000
 """Orders tried for blank nodes that look alike. Ours need none; poisoned graphs need exponentially many."""
 
-_ABSOLUTE_IRI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[^\x00-\x20<>\"{}|\\^`\x7f]*")
+# White space beyond ASCII as well: PyLD drops every statement about such an IRI without a word, so whatever a
+# stranger said about it would pass for signed. jsonld.js holds U+FEFF for white space, too.
+_ABSOLUTE_IRI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[^\s\x00-\x20<>\"{}|\\^`\x7f\ufeff]*")
 _LANGUAGE_TAG = re.compile(r"[A-Za-z]{1,8}(-[A-Za-z0-9]{1,8})*")
 # Control characters that PyLD does not escape as RDFC-1.0 wants, and lone surrogates, which have no UTF-8.
 _UNSIGNABLE_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
@@ -134,19 +137,47 @@ def canonical_nquads(document: Mapping[str, Any], *, contexts: Mapping[str, Docu
             control characters, or a graph that is too large or too symmetric.
     """
     known = CONTEXTS if contexts is None else contexts
-    _refuse_unsafe(document, known)
-    try:
-        dataset = _StrictProcessor().to_rdf(dict(document), _options(known, is_vendored=contexts is None))
-        quads = sum(len(triples) for triples in dataset.values())
-        if quads > MAX_QUADS:
-            raise UnsafeDocument(f"the document makes {quads} statements; at most {MAX_QUADS} are read")
+    with _only_sound_json_ld():
+        dataset = _dataset(document, known, is_vendored=contexts is None)
         text: str = _BoundedCanonicalisation().main(dataset, {"format": "application/n-quads"})
+    return text.encode("utf-8")
+
+
+def rdf_statements(document: Mapping[str, Any]) -> list[Document]:
+    """Return a document's RDF statements as PyLD writes them, with the checks of `canonical_nquads`.
+
+    Raises:
+        UnsafeDocument: as `canonical_nquads`; also if a statement stands in a named graph.
+    """
+    with _only_sound_json_ld():
+        dataset = _dataset(document, CONTEXTS, is_vendored=True)
+    if dataset.keys() != {"@default"}:
+        raise UnsafeDocument("the document has a named graph")
+    return list(dataset["@default"])
+
+
+@contextmanager
+def _only_sound_json_ld() -> Iterator[None]:
+    try:
+        yield
     except jsonld.JsonLdError as error:
         raise UnsafeDocument(f"the document is not sound JSON-LD ({_innermost_code(error)})") from None
     except (RecursionError, TypeError, AttributeError, KeyError, IndexError):
         # The library is not written for hostile input; whatever it stumbles over is not signed.
         raise UnsafeDocument("the document is not sound JSON-LD") from None
-    return text.encode("utf-8")
+
+
+def _dataset(
+    document: Mapping[str, Any], known: Mapping[str, Document], *, is_vendored: bool
+) -> dict[str, list[Document]]:
+    _refuse_unsafe(document, known)
+    dataset: dict[str, list[Document]] = _StrictProcessor().to_rdf(
+        dict(document), _options(known, is_vendored=is_vendored)
+    )
+    quads = sum(len(triples) for triples in dataset.values())
+    if quads > MAX_QUADS:
+        raise UnsafeDocument(f"the document makes {quads} statements; at most {MAX_QUADS} are read")
+    return dataset
 
 
 def is_absolute_iri(text: object) -> bool:
