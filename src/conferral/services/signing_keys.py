@@ -2,13 +2,16 @@
 """An organisation's identity as an issuer: its DID and the key it signs with.
 
 Keys are made and opened only where the master key is (issuance and anchoring workers); the
-web only ever reads public halves.
+web only ever reads public halves. How a key is replaced is `rotating_keys`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy.orm import Session
 
 from conferral.adapters import signer
 from conferral.domain import did
@@ -28,6 +31,38 @@ class Issuer:
     sign: Callable[[bytes], bytes]
 
 
+@dataclass(frozen=True, slots=True)
+class KnownKey:
+    """A public key of an issuer, with what became of it.
+
+    Attributes:
+        verification_method: the name by which proofs name it.
+        retired_at: since when it signs no longer; None for the current one.
+        withdrawn_at: when it left the DID document; only a compromised key does.
+        compromised_at: since when others may have signed with it.
+    """
+
+    number: int
+    public_key: bytes
+    verification_method: str
+    created_at: datetime
+    retired_at: datetime | None
+    withdrawn_at: datetime | None
+    compromised_at: datetime | None
+
+    @property
+    def is_withdrawn(self) -> bool:
+        """Whether its signatures prove nothing any more."""
+        return self.withdrawn_at is not None
+
+    @property
+    def state(self) -> str:
+        """Return `current`, `retired` or `withdrawn`."""
+        if self.is_withdrawn:
+            return "withdrawn"
+        return "retired" if self.retired_at is not None else "current"
+
+
 def issuer(rt: Runtime, organisation_id: str, mode: str) -> Issuer:
     """Return the issuer of an organisation and mode; the first use makes its key and freezes its DID.
 
@@ -40,7 +75,7 @@ def issuer(rt: Runtime, organisation_id: str, mode: str) -> Issuer:
         key = issuers.current_key(session, organisation_id, mode)
         frozen = issuers.issuer_did(session, organisation_id, mode)
     if key is None:
-        key = _make_key(rt, organisation_id, mode)
+        key = _make_first_key(rt, organisation_id, mode)
     if frozen is None:
         frozen = _freeze(rt, organisation_id, mode)
     opened = keyring.signer(key.id, organisation_id, key.sealed_private)
@@ -49,14 +84,33 @@ def issuer(rt: Runtime, organisation_id: str, mode: str) -> Issuer:
 
 
 def published(rt: Runtime, organisation_id: str, mode: str) -> dict[str, bytes]:
-    """Return every verification method of an issuer with its public key; {} before the first signature."""
+    """Return the verification methods that the DID document lists; {} before the first signature.
+
+    Withdrawn keys are not among them: what strangers must not believe, this does not return.
+    """
+    return {
+        key.verification_method: key.public_key
+        for key in known(rt, organisation_id, mode).values()
+        if not key.is_withdrawn
+    }
+
+
+def known(rt: Runtime, organisation_id: str, mode: str) -> dict[str, KnownKey]:
+    """Return every key an issuer ever had by its verification method, the withdrawn ones, too.
+
+    With a withdrawn key alone nothing is proven. Bytes that were recorded before the withdrawal (a credential's
+    row, its `revisions`, a leaf) are still ours: they can be told from a forgery by this key and that record.
+    """
     with rt.database.snapshot() as session:
-        frozen = issuers.issuer_did(session, organisation_id, mode)
-        rows = issuers.published_keys(session, organisation_id, mode)
+        return {key.verification_method: key for key in keys_of(session, organisation_id, mode)}
+
+
+def keys_of(session: Session, organisation_id: str, mode: str) -> list[KnownKey]:
+    """Return every key an issuer ever had, oldest first; [] before its DID is frozen."""
+    frozen = issuers.issuer_did(session, organisation_id, mode)
     if frozen is None:
-        return {}
-    keys = [did.PublishedKey(row.number, row.public_key) for row in rows]
-    return {did.verification_method(frozen, key): key.public_key for key in keys}
+        return []
+    return [_known(frozen, row) for row in issuers.every_key(session, organisation_id, mode)]
 
 
 def did_document(rt: Runtime, slug: str) -> dict[str, object] | None:
@@ -66,27 +120,64 @@ def did_document(rt: Runtime, slug: str) -> dict[str, object] | None:
         if organisation is None:
             return None
         frozen = issuers.issuer_did(session, organisation.id, "live")
-        rows = issuers.published_keys(session, organisation.id, "live")
-    if frozen is None or not frozen.startswith("did:web:"):
+        document = document_of(session, organisation.id, "live")
+    return document if frozen is not None and frozen.startswith("did:web:") else None
+
+
+def document_of(session: Session, organisation_id: str, mode: str) -> dict[str, object] | None:
+    """Return the DID document of an issuer, also of a did:key; None before its DID is frozen."""
+    frozen = issuers.issuer_did(session, organisation_id, mode)
+    if frozen is None:
         return None
+    rows = issuers.published_keys(session, organisation_id, mode)
     return did.did_document(frozen, [did.PublishedKey(row.number, row.public_key) for row in rows])
 
 
-def _make_key(rt: Runtime, organisation_id: str, mode: str) -> Record:
+@dataclass(frozen=True, slots=True)
+class FreshKey:
+    """A key that was just made: sealed, and seen to open again under the master key."""
+
+    id: str
+    public_key: bytes
+    sealed_private: bytes
+
+
+def make_key(rt: Runtime, organisation_id: str) -> FreshKey:
+    """Make a key and seal it to its id and organisation; nothing is stored yet.
+
+    Raises:
+        Retryable: `signing_key_unavailable` in a process without the master key.
+    """
+    keyring = rt.need_keyring()
     private, public = signer.generate_key()
     key_id = rt.new_id("sgk")
-    sealed = rt.need_keyring().seal(key_id, organisation_id, private)
+    sealed = keyring.seal(key_id, organisation_id, private)
+    # Opened before it is relied on: the key that it replaces is destroyed in the commit that stores it.
+    if keyring.signer(key_id, organisation_id, sealed).public_key != public:
+        raise Permanent("internal", f"signing key {key_id} does not match its public half")
+    return FreshKey(key_id, public, sealed)
+
+
+def add_key(
+    session: Session, organisation_id: str, mode: str, number: int, *, made: FreshKey, now: datetime
+) -> None:
+    """Insert a made key as the current one, unless there is one."""
+    issuers.add_key(
+        session,
+        id=made.id,
+        organisation_id=organisation_id,
+        mode=mode,
+        number=number,
+        public_key=made.public_key,
+        sealed_private=made.sealed_private,
+        created_at=now,
+    )
+
+
+def _make_first_key(rt: Runtime, organisation_id: str, mode: str) -> Record:
+    made = make_key(rt, organisation_id)
     with rt.database.transaction() as session:
-        issuers.add_key(
-            session,
-            id=key_id,
-            organisation_id=organisation_id,
-            mode=mode,
-            number=1,
-            public_key=public,
-            sealed_private=sealed,
-            created_at=rt.database.now(),
-        )
+        add_key(session, organisation_id, mode, 1, made=made, now=rt.database.now())
         # Somebody may have been faster: the first key is everybody's.
         key = issuers.current_key(session, organisation_id, mode)
     if key is None:
@@ -102,3 +193,15 @@ def _freeze(rt: Runtime, organisation_id: str, mode: str) -> str:
             raise Permanent("not_found", f"there is no organisation {organisation_id}")
         chosen = did.issuer_did(rt.public_url, organisation.slug, first.public_key, mode)
         return issuers.freeze_did(session, organisation_id, mode, chosen, rt.database.now())
+
+
+def _known(frozen: str, row: Record) -> KnownKey:
+    return KnownKey(
+        number=row.number,
+        public_key=row.public_key,
+        verification_method=did.verification_method(frozen, did.PublishedKey(row.number, row.public_key)),
+        created_at=row.created_at,
+        retired_at=row.retired_at,
+        withdrawn_at=row.withdrawn_at,
+        compromised_at=row.compromised_at,
+    )

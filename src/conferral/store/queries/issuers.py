@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import Select, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as insert_or  # compiles for SQLite, too
 from sqlalchemy.orm import Session
 
@@ -16,32 +16,66 @@ from conferral.store.tables import issuers, signing_keys, template_versions, tem
 
 
 def current_key(session: Session, organisation_id: str, mode: str) -> Record | None:
-    """Return the newest signing key that is not retired."""
+    """Return the signing key that is not retired; at most one is, by a unique index."""
     return session.execute(
-        select(signing_keys)
-        .where(
-            signing_keys.c.organisation_id == organisation_id,
-            signing_keys.c.mode == mode,
-            signing_keys.c.retired_at.is_(None),
-        )
-        .order_by(signing_keys.c.number.desc())
-        .limit(1)
+        _keys_of(organisation_id, mode).where(signing_keys.c.retired_at.is_(None))
     ).one_or_none()
 
 
 def published_keys(session: Session, organisation_id: str, mode: str) -> Sequence[Record]:
-    """Return every key ever used; old signatures stay valid by them."""
+    """Return every key ever used that was not withdrawn; old signatures stay valid by them."""
+    return session.execute(_keys_of(organisation_id, mode).where(signing_keys.c.withdrawn_at.is_(None))).all()
+
+
+def every_key(session: Session, organisation_id: str, mode: str) -> Sequence[Record]:
+    """Return every key ever used, the withdrawn ones, too, oldest first."""
+    return session.execute(_keys_of(organisation_id, mode)).all()
+
+
+def key_numbered(session: Session, organisation_id: str, mode: str, number: int) -> Record | None:
+    """Return one key of an issuer by its number."""
     return session.execute(
+        _keys_of(organisation_id, mode).where(signing_keys.c.number == number)
+    ).one_or_none()
+
+
+def _keys_of(organisation_id: str, mode: str) -> Select[Any]:
+    return (
         select(signing_keys)
         .where(signing_keys.c.organisation_id == organisation_id, signing_keys.c.mode == mode)
         .order_by(signing_keys.c.number)
-    ).all()
+    )
 
 
 def add_key(session: Session, **values: Any) -> None:
     """Insert a signing key unless somebody faster took its number or the place of the current key."""
     # Without a target: the two unique indices may both object.
     session.execute(insert_or(signing_keys).values(**values).on_conflict_do_nothing())
+
+
+def retire_key(session: Session, key_id: str, now: datetime) -> bool:
+    """Retire a current key and destroy its private half; False if somebody did before."""
+    moved = session.execute(
+        update(signing_keys)
+        .where(signing_keys.c.id == key_id, signing_keys.c.retired_at.is_(None))
+        .values(retired_at=now, sealed_private=None)
+    )
+    return bool(moved.rowcount == 1)  # type: ignore[attr-defined]  # CursorResult, by construction
+
+
+def withdraw_key(session: Session, key_id: str, now: datetime, compromised_at: datetime) -> bool:
+    """Withdraw a key, current or retired, and destroy its private half; False if somebody did before."""
+    moved = session.execute(
+        update(signing_keys)
+        .where(signing_keys.c.id == key_id, signing_keys.c.withdrawn_at.is_(None))
+        .values(
+            withdrawn_at=now,
+            compromised_at=compromised_at,
+            retired_at=func.coalesce(signing_keys.c.retired_at, now),
+            sealed_private=None,
+        )
+    )
+    return bool(moved.rowcount == 1)  # type: ignore[attr-defined]  # CursorResult, by construction
 
 
 def freeze_did(session: Session, organisation_id: str, mode: str, did: str, now: datetime) -> str:
