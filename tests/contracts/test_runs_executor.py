@@ -128,7 +128,7 @@ def test_run_is_parked_when_its_attempts_are_used_up(house: House) -> None:
         3,
     )
     assert buried == [f"{run_id} busy"]
-    assert house.outcomes(run_id) == ["retry", "snoozed", "retry", "snoozed", "failure"]
+    assert house.outcomes(run_id) == ["retry", "retry", "failure"]
 
 
 def test_nothing_is_tried_again_when_the_refusal_is_permanent(house: House) -> None:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from conferral.reliable import pauses, runs, status
 from conferral.reliable.errors import LeaseLost, Permanent, Retryable, Snooze
 from conferral.reliable.promises import BULK
 from conferral.reliable.runs import Run
-from conferral.reliable.tables import FAILURE, PENDING, RETRY, REVOKED, STARTED, SUCCESS, WAITING
+from conferral.reliable.tables import FAILURE, PENDING, RETRY, REVOKED, STARTED, SUCCESS, WAITING, attempts
 from support.reliable_database import House, house_on
 
 
@@ -116,7 +117,7 @@ def test_settle_changes_nothing_when_the_lease_was_lost(house: House) -> None:
 
 
 def test_attempt_is_spent_when_retried_and_not_when_snoozed(house: House) -> None:
-    """`attempt` fences and only grows; `spent` is what the policy counts."""
+    """`attempt` fences and only grows; `spent` is what the policy counts; a snooze leaves no row."""
     run_id = house.promise()
     (run,) = house.claim(run_id)
     retry(house, run, seconds=0)
@@ -128,12 +129,35 @@ def test_attempt_is_spent_when_retried_and_not_when_snoozed(house: House) -> Non
     row = house.one(run_id)
     assert (row.state, row.attempt, row.spent, row.error_code) == (RETRY, 2, 1, "breaker_open")
     assert row.due_at == house.time() + timedelta(seconds=5)
-    assert house.outcomes(run_id) == ["retry", "snoozed"]
+    assert (house.outcomes(run_id), row.snoozes) == (["retry"], 1)
     with house.database.snapshot() as session:
         found = status.status_of(session, run_id)
         assert found is not None
         assert (found.state, found.retry_count, found.next_retry_at) == (RETRY, 1, row.due_at)
+        assert found.snooze_count == 1
         assert status.status_of(session, "unknown") is None
+
+
+def test_attempts_are_numbered_without_a_gap_when_snoozes_lie_between(house: House) -> None:
+    """The fence counts claims, the history what began: an auditor sees 1..n and no hole."""
+    run_id = house.promise()
+    asked_nobody = Snooze("breaker_open", seconds=0)
+    refused = Snooze("smtp_auth_failed", seconds=0, evidence={"code": 535})
+    for error, outcome in ((Retryable("busy"), "retry"), (asked_nobody, "snoozed"), (refused, "snoozed")):
+        (run,) = house.claim(run_id)
+        with house.database.transaction() as session:
+            runs.retry(session, run, error, outcome=outcome, delay_seconds=0)
+    (run,) = house.claim(run_id)
+    assert (run.attempt, run.snoozes, run.number) == (4, 1, 3)
+    with house.database.transaction() as session:
+        run.settle(session)
+    with house.database.snapshot() as session:
+        history = session.execute(
+            select(attempts.c.number, attempts.c.outcome)
+            .where(attempts.c.run_id == run_id)
+            .order_by(attempts.c.number)
+        ).all()
+    assert history == [(1, "retry"), (2, "snoozed"), (3, "success")]
 
 
 def test_waiting_run_is_ended_by_whoever_wakes_it(house: House) -> None:
@@ -247,7 +271,7 @@ def test_rest_of_a_bundle_comes_back_uncharged_when_it_is_given_back(house: Hous
         row = house.one(run_id)
         assert (row.state, row.spent, row.attempt, row.started_at) == (PENDING, 0, 1, None)
         assert row.due_at == row.created_at
-        assert house.outcomes(run_id) == ["snoozed"]
+        assert (house.outcomes(run_id), row.snoozes) == ([], 1)
 
 
 def test_unclaimed_runs_of_a_destination_move_at_once_when_deferred(house: House) -> None:
@@ -294,6 +318,7 @@ def test_run_is_merged_into_its_successor_when_it_would_be_due_again(house: Hous
         retry(house, run, seconds=5, outcome=how)
     row = house.one(first)
     assert (row.state, row.result, row.finished_at) == (SUCCESS, {"merged_into": second}, house.time())
+    assert len(house.outcomes(first)) == row.attempt - row.snoozes
     assert house.state(second) == PENDING
     assert run.outcome == SUCCESS
 

@@ -215,9 +215,10 @@ def test_neighbours_come_back_uncharged_and_alone_when_a_bundle_dies(house: Hous
     assert len(rescue_gone(house, settled, begun, waiting)) == 2
     assert house.state(settled) == SUCCESS
     assert (house.one(begun).spent, house.outcomes(begun)) == (1, ["lost"])
-    assert (house.one(waiting).spent, house.outcomes(waiting)) == (0, ["snoozed"])
+    assert (house.one(waiting).spent, house.outcomes(waiting)) == (0, [])
+    assert (house.one(waiting).attempt, house.one(waiting).snoozes) == (1, 1)
     assert house.claim(begun, waiting) == []
-    assert len(house.claim(waiting)) == 1
+    assert [run.number for run in house.claim(waiting)] == [1]
 
 
 def test_run_is_merged_into_its_successor_when_it_is_rescued(house: House, dead: str) -> None:

@@ -19,7 +19,8 @@ from support.product import DATABASES, product_on
 from support.web import ISSUE, Web, body, web_of
 
 STATUS_KEYS = {
-    "task_id", "task", "state", "waiting_for", "result", "error", "retry_count", "next_retry_at",
+    "task_id", "task", "state", "waiting_for", "result", "error", "retry_count", "snooze_count",
+    "next_retry_at",
     "possible_duplicate", "credential_id", "queued_at", "started_at", "finished_at",
 }  # fmt: skip
 

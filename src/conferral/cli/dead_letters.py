@@ -67,7 +67,14 @@ def list_dead(
     showing.say()
     header = ("task id", "what", "code", "about", "attempts", "failed at")
     lines = (
-        (row.id, tasks.name_of(row.task), row.error_code, row.subject, row.attempt, row.finished_at)
+        (
+            row.id,
+            tasks.name_of(row.task),
+            row.error_code,
+            row.subject,
+            row.attempt - row.snoozes,
+            row.finished_at,
+        )
         for row in found
     )
     showing.rows(header, lines)
@@ -211,6 +218,6 @@ def _record(row: Any) -> dict[str, Any]:
         "state": FAILURE,
         "subject": row.subject,
         "error": tasks.error_of(row.error_code or "internal", row.error_detail),
-        "attempts_made": row.attempt,
+        "attempts_made": row.attempt - row.snoozes,
         "failed_at": row.finished_at,
     }

@@ -49,6 +49,7 @@ def record_of(found: RunStatus, *, possible_duplicate: bool = False) -> dict[str
         "result": found.result if found.state == SUCCESS else None,
         "error": error_of(found.error_code, found.error_detail),
         "retry_count": found.retry_count,
+        "snooze_count": found.snooze_count,
         "next_retry_at": found.next_retry_at,
         "possible_duplicate": possible_duplicate,
         "credential_id": subject if subject.startswith("cred_") else None,
@@ -66,6 +67,8 @@ def line_of(found: RunStatus, *, possible_duplicate: bool = False) -> str:
         parts.append(f"waiting for {found.waiting_for}")
     if found.retry_count:
         parts.append(f"tried again {found.retry_count}x")
+    if found.snooze_count:
+        parts.append(f"put off {found.snooze_count}x")
     if found.next_retry_at is not None:
         parts.append(f"next try {showing.moment(found.next_retry_at)}")
     if found.error_code is not None:

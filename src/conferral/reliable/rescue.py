@@ -22,7 +22,7 @@ from conferral.reliable.errors import Permanent
 from conferral.reliable.outbox import Shown, outbox_of, terms_of
 from conferral.reliable.owner import is_gone
 from conferral.reliable.promises import INTERACTIVE
-from conferral.reliable.runs import UNLEASED, OnDead, Run, record_attempt, successor_of
+from conferral.reliable.runs import UNLEASED, OnDead, Run, counted, record_attempt, successor_of, unbegun
 from conferral.reliable.tables import FAILURE, LEASED, RETRY, STARTED, SUCCESS, attempts, runs
 
 log = logging.getLogger(__name__)
@@ -101,20 +101,21 @@ def _rescue_one(
     session: Session, row: Row[Any], now: datetime, on_dead: Callable[[str], OnDead | None]
 ) -> Rescued | None:
     values: dict[str, Any] = {"due_at": now, "error_code": "worker_lost", "error_detail": _LOST}
-    state, outcome, code = RETRY, "lost", "worker_lost"
+    state, is_lost = RETRY, True
     if row.started_at is None:  # a neighbour in a bundle: it had not begun and is not charged
-        outcome, code, values = "snoozed", "given_back", {"due_at": now, "spent": row.spent - 1}
+        is_lost, values = False, {"due_at": now, **unbegun(row)}
     elif _is_poison(session, row):
         state = FAILURE
         values = {"finished_at": now, "error_code": POISON.code, "error_detail": POISON.detail}
     moved_to = _move_from(session, row, state, now, values)
     if moved_to is None:
         return None
-    record_attempt(
-        session, run_id=row.id, number=row.attempt, owner=row.lease_owner,
-        started_at=row.started_at, finished_at=now, outcome=outcome, error_code=code,
-        error_detail=_LOST if outcome == "lost" else None,
-    )  # fmt: skip
+    if is_lost:
+        record_attempt(
+            session, run_id=row.id, number=row.attempt - row.snoozes, owner=row.lease_owner,
+            started_at=row.started_at, finished_at=now, outcome="lost", error_code="worker_lost",
+            error_detail=_LOST,
+        )  # fmt: skip
     if moved_to == FAILURE:
         if (bury := on_dead(row.task)) is not None:
             bury(session, _run_of(row, now), POISON)
@@ -131,7 +132,7 @@ def _run_of(row: Row[Any], now: datetime) -> Run:
     return Run(
         id=row.id, task=row.task, args=row.args, subject=row.subject, tenant=row.tenant,
         priority=row.priority, group_key=row.group_key, coalesce_key=row.coalesce_key,
-        attempt=row.attempt, spent=row.spent, owner=row.lease_owner or "",
+        attempt=row.attempt, spent=row.spent, snoozes=row.snoozes, owner=row.lease_owner or "",
         claimed_at=row.started_at or now, outcome=FAILURE,
     )  # fmt: skip
 
@@ -152,7 +153,8 @@ def _move_from(
             moved = session.execute(leased.values(state=state, **UNLEASED, **values))
     except IntegrityError:
         merged = {"merged_into": successor_of(session, row.coalesce_key)}
-        moved = session.execute(leased.values(state=SUCCESS, **UNLEASED, result=merged, finished_at=now))
+        ended = {"state": SUCCESS, "result": merged, "finished_at": now, **counted(values)}
+        moved = session.execute(leased.values(**UNLEASED, **ended))
         state = SUCCESS
     return state if moved.rowcount == 1 else None  # type: ignore[attr-defined]  # CursorResult
 

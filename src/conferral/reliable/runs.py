@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
-from sqlalchemy import and_, bindparam, exists, insert, literal, or_, select, text, update
+from sqlalchemy import Row, and_, bindparam, exists, insert, literal, or_, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -57,8 +57,9 @@ class Run:
 
     Attributes:
         id: UUIDv7, also Celery's task id.
-        attempt: the fencing number; it only grows.
+        attempt: the fencing number; it grows with every claim and never shrinks.
         spent: attempts charged to the policy, this one included.
+        snoozes: earlier claims that began nothing and left no row of history.
         claimed_at: aware UTC.
         outcome: the state this attempt moved the run to, once it did.
     """
@@ -79,7 +80,13 @@ class Run:
     let_go: Any = None  # () -> None; stops renewing the lease
     outcome: str | None = None
     result: Any = None
+    snoozes: int = 0
     successor: Run | None = field(default=None, repr=False)
+
+    @property
+    def number(self) -> int:
+        """Return this attempt's place in the history: 1..n without a gap, snoozes left out."""
+        return self.attempt - self.snoozes
 
     def settle(self, session: Session, result: Any = None, *, evidence: Any = None) -> None:
         """Record SUCCESS in the caller's transaction; raises LeaseLost if the fence is down."""
@@ -166,25 +173,33 @@ _CLAIMED = (
     runs.c.coalesce_key,
     runs.c.attempt,
     runs.c.spent,
+    runs.c.snoozes,
 )
 
 
 def retry(session: Session, run: Run, error: RunError, *, outcome: str, delay_seconds: float) -> None:
     """Make the run due again after `delay_seconds`, keeping the reason; raises LeaseLost.
 
-    `outcome` is the attempt's: `retry`, `ambiguous`, or `snoozed` (which spends no attempt).
+    `outcome` is the attempt's: `retry`, `ambiguous`, or `snoozed` (which spends no attempt). A
+    snooze that brings no evidence asked nobody anything: it is counted in the run and leaves no
+    row, or what waits for a dead destination would fill the database with its waiting.
     """
     now = terms_of(session).now()
     code, detail = _explained(error)
-    snoozed = outcome == "snoozed"
     values = {
         "due_at": now + timedelta(seconds=delay_seconds),
-        "spent": run.spent - 1 if snoozed else run.spent,
         "error_code": code,
         "error_detail": detail,
     }
+    if outcome == "snoozed":
+        values |= {"spent": run.spent - 1}
+        if not error.evidence:
+            values |= {"snoozes": run.snoozes + 1}
     _due_again(session, run, RETRY, now, values)
-    _record(session, run, outcome, now, error_code=code, error_detail=detail, evidence=error.evidence or None)
+    if "snoozes" not in values:
+        _record(
+            session, run, outcome, now, error_code=code, error_detail=detail, evidence=error.evidence or None
+        )
     _start_successor(session, run, now)
     _show(session, run, run.outcome or RETRY, run.result if run.outcome == SUCCESS else code)
 
@@ -205,9 +220,17 @@ def give_back(session: Session, given: Sequence[Run]) -> None:
     """Return the runs of a bundle that were not begun; they spend nothing and ring alone."""
     now = terms_of(session).now()
     for run in given:
-        values = {"spent": run.spent - 1, "started_at": None}
-        _due_again(session, run, PENDING, now, values)
-        _record(session, run, "snoozed", now, error_code="given_back")
+        _due_again(session, run, PENDING, now, unbegun(run))
+
+
+def unbegun(run: Run | Row[Any]) -> dict[str, Any]:
+    """Return what a claim changed and nothing followed: uncharged, counted as a snooze."""
+    return {"spent": run.spent - 1, "snoozes": run.snoozes + 1, "started_at": None}
+
+
+def counted(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a move says of counts: it holds, too, when the run ends merged instead."""
+    return {name: values[name] for name in ("spent", "snoozes") if name in values}
 
 
 def wake(session: Session, results: Mapping[str, Any]) -> set[str]:
@@ -301,7 +324,7 @@ def _due_again(session: Session, run: Run, state: str, now: datetime, values: Ma
             _move(session, run, state, **values)
     except IntegrityError:
         run.result = {"merged_into": successor_of(session, run.coalesce_key)}
-        _move(session, run, SUCCESS, result=run.result, finished_at=now)
+        _move(session, run, SUCCESS, result=run.result, finished_at=now, **counted(values))
 
 
 def successor_of(session: Session, coalesce_key: str) -> str | None:
@@ -333,7 +356,7 @@ def _record(session: Session, run: Run, outcome: str, now: datetime, **values: A
     record_attempt(
         session,
         run_id=run.id,
-        number=run.attempt,
+        number=run.number,
         owner=run.owner,
         started_at=run.claimed_at,
         finished_at=now,

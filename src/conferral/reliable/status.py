@@ -43,6 +43,7 @@ class RunStatus:
         state: PENDING, STARTED, RETRY, SUCCESS, FAILURE or REVOKED; a waiting run is STARTED
             with `waiting_for`.
         retry_count: attempts that ended in another try; snoozes are not counted.
+        snooze_count: how often it was put off before it could begin.
         next_retry_at: only in RETRY.
     """
 
@@ -57,6 +58,7 @@ class RunStatus:
     next_retry_at: datetime | None
     subject: str | None
     tenant: str
+    snooze_count: int
     queued_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -90,6 +92,7 @@ def describe(row: Row[Any], retried: int) -> RunStatus:
         next_retry_at=row.due_at if row.state == RETRY else None,
         subject=row.subject,
         tenant=row.tenant,
+        snooze_count=row.snoozes,
         queued_at=row.created_at,
         started_at=row.started_at,
         finished_at=row.finished_at,
@@ -105,17 +108,17 @@ def may_have_acted(session: Session, run: Run) -> bool:
 
     Its answer was lost, or its process died: what this attempt does may be a repetition.
     """
-    if run.attempt == 1:
+    if run.number == 1:
         return False
     earlier = session.execute(
-        select(attempts.c.outcome).where(attempts.c.run_id == run.id, attempts.c.number < run.attempt)
+        select(attempts.c.outcome).where(attempts.c.run_id == run.id, attempts.c.number < run.number)
     ).scalars()
     return any(outcome in UNKNOWN_ENDS for outcome in earlier)
 
 
 def was_parked(session: Session, run: Run) -> bool:
     """Return whether the run was a dead letter before: then a person replayed it."""
-    if run.attempt == 1:
+    if run.number == 1:
         return False
     found = session.execute(
         select(attempts.c.number).where(attempts.c.run_id == run.id, attempts.c.outcome == "failure").limit(1)

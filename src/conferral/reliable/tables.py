@@ -100,6 +100,7 @@ runs = Table(
     Column("state", String(10), nullable=False),
     Column("attempt", Integer, nullable=False, server_default="0"),
     Column("spent", Integer, nullable=False, server_default="0"),
+    Column("snoozes", Integer, nullable=False, server_default="0"),  # claims that left no attempt
     Column("due_at", UtcDateTime, nullable=False),
     Column("rung_at", UtcDateTime),
     Column("lease_owner", String(120)),

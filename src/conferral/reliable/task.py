@@ -305,7 +305,8 @@ class Executor:
                     update(attempts)
                     .where(
                         attempts.c.run_id == run.id,
-                        attempts.c.number == run.attempt,
+                        attempts.c.number == run.number,
+                        attempts.c.owner == run.owner,
                         attempts.c.outcome == "lost",
                     )
                     .values(outcome="fenced")

@@ -43,5 +43,5 @@ def before_issuing(work: Record, run: Run) -> None:
 
 def after_sending(delivery: Record, run: Run) -> None:
     """Stop between the server's answer and our record, once, as a crash there would."""
-    if word(delivery) == "crash-after-email" and run.attempt == 1:
+    if word(delivery) == "crash-after-email" and run.number == 1:
         run.abandon()

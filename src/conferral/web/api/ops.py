@@ -170,6 +170,6 @@ def _dead(row: Any) -> dict[str, Any]:
         "task": row.task,
         "subject": row.subject,
         "error": wire.error(row.error_code or "internal", row.error_detail),
-        "attempts": row.attempt,
+        "attempts": row.attempt - row.snoozes,
         "failed_at": wire.moment(row.finished_at),
     }

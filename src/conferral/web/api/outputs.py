@@ -44,6 +44,7 @@ class TaskOut(Strict):
     result: Json
     error: RunError | None
     retry_count: int = Field(description="attempts that ended in another try")
+    snooze_count: int = Field(description="how often it was put off before it could begin")
     next_retry_at: AwareDatetime | None
     possible_duplicate: bool
     credential_id: str | None

@@ -45,6 +45,7 @@ def task_status(found: RunStatus, *, possible_duplicate: bool) -> dict[str, Any]
         "result": found.result if found.state == SUCCESS else None,
         "error": error(found.error_code, found.error_detail),
         "retry_count": found.retry_count,
+        "snooze_count": found.snooze_count,
         "next_retry_at": moment(found.next_retry_at) if found.state == RETRY else None,
         "possible_duplicate": possible_duplicate,
         "credential_id": subject if subject.startswith("cred_") else None,
