@@ -1,10 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every test process has a data directory of its own and no Redis unless the test starts one."""
+"""Every test process has a data directory of its own and no Redis unless the test starts one.
+
+The options of the chaos suite are here, because pytest reads options from the outermost conftest only.
+"""
 
 from __future__ import annotations
 
 import os
+import random
 import tempfile
+from pathlib import Path
+
+import pytest
 
 _folder = tempfile.TemporaryDirectory(prefix="conferral-test-")
 for _name in [name for name in os.environ if name.startswith("CONFERRAL_")]:
@@ -12,3 +19,33 @@ for _name in [name for name in os.environ if name.startswith("CONFERRAL_")]:
         del os.environ[_name]
 os.environ["CONFERRAL_DATA_DIR"] = _folder.name
 os.environ["CONFERRAL_REDIS_URL"] = "redis://127.0.0.1:1"  # nothing listens on port 1
+
+CHAOS = Path(__file__).parent / "chaos"
+DATABASES = ("sqlite", "postgresql")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Take the options of the chaos suite."""
+    group = parser.getgroup("chaos")
+    group.addoption("--seed", type=int, help="replay a trial: its ledger names the seed (default: random)")
+    group.addoption("--long", action="store_true", help="the long forms: kills by the thousand")
+    group.addoption("--chaos-database", choices=(*DATABASES, "both"), default="both")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Draw the seed once, so that every test process has the same."""
+    if config.option.seed is None:
+        config.option.seed = random.SystemRandom().randrange(1_000_000)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Name the seed, so that what failed can be replayed."""
+    return f"chaos: --seed {config.option.seed}{' --long' if config.option.long else ''}"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave chaos out of the daily loop: it runs when it is asked for, and where everything is required."""
+    if collection_path != CHAOS or os.environ.get("CONFERRAL_REQUIRE_ALL") == "1":
+        return None
+    asked = any("chaos" in argument for argument in config.args) or "chaos" in (config.option.markexpr or "")
+    return None if asked else True

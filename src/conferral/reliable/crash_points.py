@@ -4,6 +4,10 @@
 `crash_point("settle.before_commit")` does nothing in production. A test arms a point with
 `CONFERRAL_CRASH_AT=<point>[:<nth>][,<task>]` and the process kills itself with SIGKILL when
 it passes there for the nth time (while it runs that task, if one is named).
+
+An absolute path instead names a folder, so that points of running processes can be armed: a file
+called `<point>[,<task>]:<nth>` counts down with every passage of any process, and the last one
+dies. Its name then ends in `:0@<pid>@<nanoseconds since the epoch>`, so it happens only once.
 """
 
 from __future__ import annotations
@@ -11,8 +15,10 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 ENVIRONMENT_VARIABLE = "CONFERRAL_CRASH_AT"
 
@@ -27,14 +33,49 @@ class _Armed:
     die: Callable[[], None]
     passed: int = 0
 
+    def pass_by(self, name: str) -> None:
+        """Die when this is the point, the task and the passage."""
+        if self.point != name or self.task not in (None, _task()):
+            return
+        self.passed += 1
+        if self.passed == self.nth:
+            self.die()
+
+
+@dataclass
+class _Folder:
+    path: Path
+    die: Callable[[], None]
+
+    def pass_by(self, name: str) -> None:
+        """Count down every file of this point; who renames a file to its end dies."""
+        for entry in self.path.iterdir() if self.path.is_dir() else ():
+            place, _, left = entry.name.partition(":")
+            if not left.isdigit() or place not in (name, f"{name},{_task()}"):
+                continue
+            still = int(left) - 1
+            mark = f"@{os.getpid()}@{time.time_ns()}" if still <= 0 else ""
+            try:
+                entry.rename(self.path / f"{place}:{still}{mark}")
+            except FileNotFoundError:
+                continue  # another process passed at the same moment
+            if still <= 0:
+                self.die()
+
+
+def _task() -> str | None:
+    return getattr(current_task, "name", None)
+
 
 def _kill_own_process() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _parse(text: str, die: Callable[[], None] = _kill_own_process) -> _Armed | None:
+def _parse(text: str, die: Callable[[], None] = _kill_own_process) -> _Armed | _Folder | None:
     if not text:
         return None
+    if text.startswith("/"):
+        return _Folder(Path(text), die)
     place, _, task = text.partition(",")
     point, _, nth = place.partition(":")
     return _Armed(point=point, nth=int(nth or 1), task=task or None, die=die)
@@ -45,13 +86,8 @@ _armed = _parse(os.environ.get(ENVIRONMENT_VARIABLE, ""))
 
 def crash_point(name: str) -> None:
     """Die here if this point is armed; otherwise do nothing."""
-    if _armed is None or _armed.point != name:
-        return
-    if _armed.task is not None and getattr(current_task, "name", None) != _armed.task:
-        return
-    _armed.passed += 1
-    if _armed.passed == _armed.nth:
-        _armed.die()
+    if _armed is not None:
+        _armed.pass_by(name)
 
 
 def arm(text: str | None, die: Callable[[], None] = _kill_own_process) -> None:

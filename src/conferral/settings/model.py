@@ -230,7 +230,8 @@ class Settings:
     crash_at: str = setting(
         kinds.TEXT,
         "",
-        "Kills the process at a named point, `point[:nth][,task]`; for tests, refused in production.",
+        "Kills the process at a named point, `point[:nth][,task]`, or at those that files in a folder name; "
+        "for tests, refused in production.",
     )
 
     mail_from: str = setting(
