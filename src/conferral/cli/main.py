@@ -23,6 +23,7 @@ COMMANDS = {
     "issue": ("conferral.cli.issue:issue", "Issue one credential."),
     "status": ("conferral.cli.status:status", "Show processes, leaders and queues, or one task."),
     "timeline": ("conferral.cli.timeline:timeline", "Show everything that happened to a credential."),
+    "audit": ("conferral.cli.audit:audit", "Check that everything is as it was promised."),
     "dead": ("conferral.cli.dead_letters:dead", "List, show, replay and discard what failed for good."),
     "verify": ("conferral.cli.verify:verify", "Check a credential from a file, address or id."),
     "mailbox": ("conferral.cli.mailbox:mailbox", "Read captured e-mails."),

@@ -90,6 +90,21 @@ class Database:
         ):
             yield session
 
+    @contextmanager
+    def still(self) -> Iterator[Session]:
+        """Open a read-only view in which all statements see the same moment; for seconds, not minutes.
+
+        SQLite's readers always do. On PostgreSQL it holds back the cleaning of old row versions.
+        """
+        level = "REPEATABLE READ" if self.engine.dialect.name == "postgresql" else "SERIALIZABLE"
+        with (
+            self.engine.connect().execution_options(
+                conferral_read_only=True, postgresql_readonly=True, isolation_level=level
+            ) as connection,
+            Session(connection, info=dict(self._info), expire_on_commit=False) as session,
+        ):
+            yield session
+
     def now(self) -> datetime:
         """Return the time all hosts share: PostgreSQL's clock, or this host's on SQLite."""
         if self._clock is not None:

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the audit reads: pages by key, never a whole table; and no personal data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Column, Table, func, select
+from sqlalchemy.orm import Session
+
+from conferral.reliable.tables import runs
+from conferral.store.records import Record
+from conferral.store.tables import checkpoints, credentials, leaves, log_tiles, logs
+
+
+def count(session: Session, table: Table) -> int:
+    """Count the rows of a table."""
+    counted: int = session.execute(select(func.count()).select_from(table)).scalar_one()
+    return counted
+
+
+def keys_after(session: Session, column: Column[Any], after: Any, limit: int) -> list[Any]:
+    """Return the next keys of a table in their order; `after` None begins."""
+    statement = select(column).order_by(column).limit(limit)
+    if after is not None:
+        statement = statement.where(column > after)
+    return list(session.execute(statement).scalars())
+
+
+def credentials_of(session: Session, ids: Sequence[str]) -> Sequence[Record]:
+    """Return credentials with the state of their runs and their leaves."""
+    return session.execute(
+        select(
+            *(credentials.c[name] for name in _CREDENTIAL),
+            runs.c.state.label("run_state"),
+            leaves.c.log.label("leaf_log"),
+            leaves.c.entry,
+            leaves.c.leaf_index,
+        )
+        .outerjoin(runs, runs.c.id == credentials.c.run_id)
+        .outerjoin(
+            leaves,
+            (leaves.c.credential_id == credentials.c.id) & (leaves.c.revision == credentials.c.revision),
+        )
+        .where(credentials.c.id.in_(ids))
+        .order_by(credentials.c.id)
+    ).all()
+
+
+_CREDENTIAL = (
+    "id", "organisation_id", "mode", "state", "revision", "batch_id", "run_id", "send_email", "vc_id",
+    "token", "status_list_number", "status_index", "created_at", "base_sha384", "base_length", "pdf_sha256",
+    "vc_sha256", "verification_method", "issued_at", "failure_code",
+)  # fmt: skip
+
+
+def all_logs(session: Session) -> Sequence[Record]:
+    """Return every log with the size of its newest checkpoint."""
+    newest = select(func.max(checkpoints.c.size)).where(checkpoints.c.log == logs.c.log).scalar_subquery()
+    return session.execute(
+        select(logs.c.log, logs.c.origin, logs.c.public_key, logs.c.size, logs.c.root, newest.label("signed"))
+        .order_by(logs.c.log)
+    ).all()  # fmt: skip
+
+
+def leaves_between(session: Session, log: str, begin: int, end: int) -> Sequence[Record]:
+    """Return the leaves with an index in [begin, end) in their order."""
+    return session.execute(
+        select(leaves.c.leaf_index, leaves.c.entry, leaves.c.credential_id)
+        .where(leaves.c.log == log, leaves.c.leaf_index >= begin, leaves.c.leaf_index < end)
+        .order_by(leaves.c.leaf_index)
+    ).all()
+
+
+def checkpoints_between(session: Session, log: str, begin: int, end: int) -> Sequence[Record]:
+    """Return the checkpoints with a size in (begin, end] in their order."""
+    return session.execute(
+        select(checkpoints.c.size, checkpoints.c.root, checkpoints.c.note)
+        .where(checkpoints.c.log == log, checkpoints.c.size > begin, checkpoints.c.size <= end)
+        .order_by(checkpoints.c.size)
+    ).all()
+
+
+def tile(session: Session, log: str, level: int, number: int) -> Record | None:
+    """Return a stored tile's width and hashes."""
+    return session.execute(
+        select(log_tiles.c.width, log_tiles.c.data).where(
+            log_tiles.c.log == log, log_tiles.c.level == level, log_tiles.c.number == number
+        )
+    ).one_or_none()
