@@ -78,6 +78,12 @@ _HTTP: Final = (
         "external_id_conflict", 409, "This external_id has other content", "Use another external_id, or none."
     ),
     ProblemType("supersede_required", 409, "An issued credential is not changed", "Supersede it instead."),
+    ProblemType(
+        "did_key_fixed",
+        409,
+        "A did:key issuer cannot change its key",
+        "Set CONFERRAL_PUBLIC_URL to an https host name; a new organisation then has a did:web.",
+    ),
     ProblemType("task_purged", 410, "The run is no longer kept", "Maintenance runs are kept 30 days."),
     ProblemType("erased", 410, "Removed at the person's request", "Nothing can be done."),
     ProblemType("body_too_large", 413, "The body is too large", "Send less."),

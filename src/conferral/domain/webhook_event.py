@@ -24,6 +24,7 @@ EVENT_TYPES: Final = (
     "credential.suspended",
     "credential.reinstated",
     "credential.superseded",
+    "credential.resigned",
     "credential.erased",
     "email.sent",
     "email.bounced",
