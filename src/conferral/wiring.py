@@ -29,6 +29,7 @@ from conferral.reliable.context import Context
 from conferral.reliable.routing import Pool, Routing
 from conferral.services import mail_capture
 from conferral.services.runtime import Runtime
+from conferral.services.signing_shapes import SigningShapes
 from conferral.settings import PRODUCTION, Settings, SettingsError, key_files
 from conferral.settings.model import MASTER_KEY_ROLES, SECRETS_KEY_ROLES
 from conferral.store.engine import Database
@@ -134,6 +135,7 @@ def build(settings: Settings, app: Celery | None = None) -> Runtime:
         templates_folder=settings.data_dir / "templates",
         renderer=Renderer(settings.data_dir / "templates", font_dirs=settings.font_dirs),
         keyring=KeyRing(settings.read_master_key()) if settings.role in MASTER_KEY_ROLES else None,
+        signing_shapes=SigningShapes(),
         secrets_key=secrets_key,
         pepper=hmac.digest(secrets_key, b"api keys", "sha256") if secrets_key else b"",
         capture_mailer=CaptureMailer(mail_capture.saver(database)),

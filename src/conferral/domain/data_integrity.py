@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
@@ -62,6 +62,7 @@ def hash_to_sign(
     options: Mapping[str, Any],
     *,
     contexts: Mapping[str, Document] | None = None,
+    canonicalise: Callable[[Mapping[str, Any]], bytes] | None = None,
 ) -> bytes:
     """Return the 64 bytes that are signed under the options' cryptosuite.
 
@@ -69,6 +70,7 @@ def hash_to_sign(
         document: without its proof.
         options: the proof without its value, with the `@context` it is read in.
         contexts: see `canonical_nquads`.
+        canonicalise: writes the document's N-Quads in place of `canonical_nquads`, byte for byte.
 
     Raises:
         UnsafeDocument: something would not be covered.
@@ -78,7 +80,10 @@ def hash_to_sign(
     quads = _options_nquads(options)
     if quads is None:
         quads = canonical_nquads(options, contexts=contexts)
-    document_quads = canonical_nquads(document, contexts=contexts)
+    if canonicalise is not None:
+        document_quads = canonicalise(document)
+    else:
+        document_quads = canonical_nquads(document, contexts=contexts)
     return hashlib.sha256(quads).digest() + hashlib.sha256(document_quads).digest()
 
 
@@ -119,6 +124,27 @@ def check_proof(
         signed = hash_to_sign(unsigned, options, contexts=contexts)
     except UnsafeDocument as unsafe:
         raise ProofRefused(unsafe.reason) from None
+    _check_signature(proof, signed, public_key)
+
+
+def check_hashed(document: Mapping[str, Any], hashed: bytes, public_key: bytes) -> None:
+    """Check the proof of a document that the caller hashed itself, right before it was signed.
+
+    For what we have just signed: form of the proof, value and key, but not the canonicalisation again. A
+    document from anywhere else goes through `check_proof`.
+
+    Args:
+        document: signed, with one proof object.
+        hashed: what `hash_to_sign` returned for exactly this document and proof.
+        public_key: 32 bytes, the published one.
+
+    Raises:
+        ProofRefused: the proof is malformed, or its value is not this key's signature over `hashed`.
+    """
+    _check_signature(read_proof(document), hashed, public_key)
+
+
+def _check_signature(proof: Mapping[str, Any], signed: bytes, public_key: bytes) -> None:
     try:
         signature = from_base58btc(proof["proofValue"][1:])
         if len(signature) != _SIGNATURE_BYTES:

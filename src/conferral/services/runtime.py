@@ -25,6 +25,7 @@ from conferral.domain.credential import Mode
 from conferral.domain.ids import prefixed
 from conferral.reliable.errors import Retryable
 from conferral.reliable.ids import new_run_id
+from conferral.services.signing_shapes import SigningShapes
 from conferral.store.engine import Database
 
 
@@ -51,6 +52,7 @@ class Runtime:
     templates_folder: Path
     renderer: Renderer
     keyring: KeyRing | None
+    signing_shapes: SigningShapes
     secrets_key: bytes | None
     pepper: bytes
     capture_mailer: Mailer
