@@ -186,8 +186,9 @@ def retry(session: Session, run: Run, error: RunError, *, outcome: str, delay_se
     """
     now = terms_of(session).now()
     code, detail = _explained(error)
+    due_at = now + timedelta(seconds=delay_seconds)
     values = {
-        "due_at": now + timedelta(seconds=delay_seconds),
+        "due_at": due_at,
         "error_code": code,
         "error_detail": detail,
     }
@@ -198,8 +199,9 @@ def retry(session: Session, run: Run, error: RunError, *, outcome: str, delay_se
     _due_again(session, run, RETRY, now, values)
     if "snoozes" not in values:
         _record(
-            session, run, outcome, now, error_code=code, error_detail=detail, evidence=error.evidence or None
-        )
+            session, run, outcome, now, error_code=code, error_detail=detail, next_due_at=due_at,
+            evidence=error.evidence or None,
+        )  # fmt: skip
     _start_successor(session, run, now)
     _show(session, run, run.outcome or RETRY, run.result if run.outcome == SUCCESS else code)
 

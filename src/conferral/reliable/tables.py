@@ -163,12 +163,16 @@ attempts = Table(
     Column("error_code", String(60)),
     Column("error_detail", Text),
     Column("evidence", JSON(none_as_null=True)),
+    Column("next_due_at", UtcDateTime),  # not before this the next attempt begins; kept for the audit
     PrimaryKeyConstraint("run_id", "number"),
     CheckConstraint(
         "outcome IN ('success', 'retry', 'snoozed', 'failure', 'ambiguous', 'lost', 'fenced')",
         name="attempts_outcome",
     ),
 )
+
+# What was recorded lately is found without looking at all history (the sealing of the audit trail).
+Index("attempts_finished", attempts.c.finished_at)
 
 leases = Table(
     "leases",

@@ -5,7 +5,7 @@ Once-only is a unique constraint here, never a lock and never a check before an 
 """
 
 from conferral.store.tables.base import metadata
-from conferral.store.tables.bookkeeping import audit_log, idempotency_keys, reports
+from conferral.store.tables.bookkeeping import audit_blocks, audit_log, audit_seals, idempotency_keys, reports
 from conferral.store.tables.credentials import (
     batch_rows,
     batches,
@@ -39,7 +39,9 @@ from conferral.store.tables.tenancy import (
 __all__ = [
     "answers",
     "api_keys",
+    "audit_blocks",
     "audit_log",
+    "audit_seals",
     "batch_rows",
     "batches",
     "channels",

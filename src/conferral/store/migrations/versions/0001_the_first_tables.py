@@ -24,12 +24,15 @@ def upgrade() -> None:
         sa.Column("error_code", sa.String(length=60), nullable=True),
         sa.Column("error_detail", sa.Text(), nullable=True),
         sa.Column("evidence", sa.JSON(none_as_null=True), nullable=True),
+        sa.Column("next_due_at", UtcDateTime(), nullable=True),
         sa.CheckConstraint(
             "outcome IN ('success', 'retry', 'snoozed', 'failure', 'ambiguous', 'lost', 'fenced')",
             name="attempts_outcome",
         ),
         sa.PrimaryKeyConstraint("run_id", "number"),
     )
+    with op.batch_alter_table("attempts", schema=None) as batch_op:
+        batch_op.create_index("attempts_finished", ["finished_at"], unique=False)
     op.create_table(
         "leases",
         sa.Column("name", sa.String(length=80), nullable=False),
@@ -158,6 +161,31 @@ def upgrade() -> None:
         sa.Column("request_id", sa.String(length=80), nullable=True),
         sa.Column("created_at", UtcDateTime(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
+    )
+    with op.batch_alter_table("audit_log", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_audit_log_created_at"), ["created_at"], unique=False)
+    op.create_table(
+        "audit_blocks",
+        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("previous", sa.LargeBinary(length=32), nullable=False),
+        sa.Column("hash", sa.LargeBinary(length=32), nullable=False),
+        sa.Column("rows", sa.Integer(), nullable=False),
+        sa.Column("through", UtcDateTime(), nullable=False),
+        sa.Column("sealed_at", UtcDateTime(), nullable=False),
+        sa.PrimaryKeyConstraint("number"),
+        sa.UniqueConstraint("hash"),
+    )
+    op.create_table(
+        "audit_seals",
+        sa.Column("run_id", sa.String(length=36), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("block", sa.Integer(), nullable=False),
+        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("digest", sa.LargeBinary(length=32), nullable=False),
+        sa.Column("forgotten_at", UtcDateTime(), nullable=True),
+        sa.ForeignKeyConstraint(["block"], ["audit_blocks.number"]),
+        sa.PrimaryKeyConstraint("run_id", "number"),
+        sa.UniqueConstraint("block", "position"),
     )
     op.create_table(
         "channels",
