@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import platform
 import statistics
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,10 +15,10 @@ from pathlib import Path
 _INTRODUCTION = """\
 # Benchmarks
 
-What `./run bench --full --write` printed on the day and the machine named below. Milliseconds belong to that machine;
-carry the **ratios** home: each compares two things that were measured in the same run. Differences below 2x between
-two runs on a shared machine are noise. A bound in the last column is the one the design sets; a figure that misses it
-is left standing as it is.
+What `./run bench --full --write` printed on the day and the machine named below. Milliseconds belong to
+that machine; carry the **ratios** home: each compares two things that were measured in the same run.
+Differences below 2x between two runs on a shared machine are noise. A bound in the last column is the one
+the design sets; a figure that misses it is left standing as it is.
 """
 
 
@@ -41,7 +42,8 @@ class Report:
     def add(self, section: str, what: str, value: str, *, ratio: str = "", bound: str = "") -> None:
         """Add one line and print it at once, so that an interrupted run has said something."""
         self.figures.append(Figure(section, what, value, ratio, bound))
-        print(f"\n{section}: {what}: {' · '.join(part for part in (value, ratio, bound) if part)}")
+        said = " · ".join(part for part in (value, ratio, bound) if part)
+        sys.stdout.write(f"\n{section}: {what}: {said}\n")
 
     def text(self) -> str:
         """Return the table for a terminal."""

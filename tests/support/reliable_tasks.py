@@ -17,6 +17,7 @@ from conferral.reliable.backoff import RetryPolicy
 from conferral.reliable.bell import Bell
 from conferral.reliable.context import Context
 from conferral.reliable.errors import Retryable
+from conferral.reliable.promises import BULK, promise
 from conferral.reliable.routing import Pool, Routing
 from conferral.reliable.runs import Run, wake
 from conferral.reliable.task import Task, declared_in, task
@@ -99,6 +100,21 @@ def tick(run: Run) -> None:
     effect(run, "tick")
 
 
+def nothing(run: Run) -> None:
+    """Do nothing."""
+
+
+def flow(run: Run, left: str = "2") -> None:
+    """Promise the next step in the commit that ends this one; the last step does nothing."""
+    steps = int(left) - 1
+    with databases[-1].transaction() as session:
+        if steps:
+            promise(session, "wait.flow", [str(steps)], priority=BULK)
+        else:
+            promise(session, "wait.nothing", [], priority=BULK)
+        run.settle(session)
+
+
 def _both(name: str, function: Callable[..., Any], **options: Any) -> tuple[Task, Task]:
     return tuple(task(f"{kind}.{name}", policy=POLICY, **options)(function) for kind in ("fork", "wait"))  # type: ignore[return-value]
 
@@ -111,6 +127,8 @@ fork_leave, _ = _both("leave", leave)
 fork_wait, wait_wait = _both("wait", wait)
 fork_wake, wait_wake = _both("wake", wake_up)
 fork_tick, wait_tick = _both("tick", tick)
+fork_nothing, wait_nothing = _both("nothing", nothing, bundle=32)
+fork_flow, wait_flow = _both("flow", flow, bundle=32)
 
 TASKS = declared_in([sys.modules[__name__]])
 
