@@ -53,6 +53,7 @@ SCHEDULE = {
         crontab(hour="6", minute="0"),
     ),
     "retry_stuck": ("tasks.issuance.retry_stuck", crontab(minute="*/15")),
+    "seal_audit_trail": ("tasks.cleanup.seal_audit_trail", crontab(minute="*")),
 }
 
 

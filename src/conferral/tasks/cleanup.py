@@ -6,6 +6,7 @@ from __future__ import annotations
 from conferral.reliable.runs import Run
 from conferral.reliable.task import task
 from conferral.services import housekeeping
+from conferral.services.auditing import sealing
 from conferral.tasks.policy import MAINTENANCE
 from conferral.tasks.process import runtime
 
@@ -14,3 +15,9 @@ from conferral.tasks.process import runtime
 def purge_expired_sessions(run: Run) -> None:
     """Forget what may be forgotten."""
     housekeeping.purge_expired_sessions(runtime(), run)
+
+
+@task(sealing.TASK, policy=MAINTENANCE)
+def seal_audit_trail(run: Run) -> None:
+    """Seal what the audit trail has gained."""
+    sealing.seal(runtime(), run)

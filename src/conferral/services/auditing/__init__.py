@@ -6,13 +6,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from conferral.domain.audit import Remark
-from conferral.services.auditing import chains, credentials, tree
+from conferral.services.auditing import chains, credentials, runs, trail, tree
 from conferral.services.auditing.looking import Audit, Finding, Tell
 
 _GROUPS = (
     (("A1", "A2", "A5"), credentials.examine),
     (("A5",), tree.examine),
     (("A6",), chains.examine),
+    (("A8", "A9"), runs.examine),
+    (("A12",), trail.examine),
 )
 
 

@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Column, Table, func, select
 from sqlalchemy.orm import Session
 
-from conferral.reliable.tables import runs
+from conferral.reliable.tables import attempts, runs
 from conferral.store.records import Record
-from conferral.store.tables import checkpoints, credentials, leaves, log_tiles, logs
+from conferral.store.tables import audit_log, checkpoints, credentials, leaves, log_tiles, logs
 
 
 def count(session: Session, table: Table) -> int:
@@ -89,3 +90,43 @@ def tile(session: Session, log: str, level: int, number: int) -> Record | None:
             log_tiles.c.log == log, log_tiles.c.level == level, log_tiles.c.number == number
         )
     ).one_or_none()
+
+
+def runs_of(session: Session, ids: Sequence[str]) -> Sequence[Record]:
+    """Return runs, without their args."""
+    return session.execute(
+        select(runs.c.id, runs.c.task, runs.c.state, runs.c.attempt, runs.c.snoozes, runs.c.result)
+        .where(runs.c.id.in_(ids))
+        .order_by(runs.c.id)
+    ).all()
+
+
+def attempts_of(session: Session, run_ids: Sequence[str]) -> Sequence[Record]:
+    """Return the attempts of runs in their order, without evidence."""
+    return session.execute(
+        select(
+            attempts.c.run_id,
+            attempts.c.number,
+            attempts.c.started_at,
+            attempts.c.finished_at,
+            attempts.c.outcome,
+            attempts.c.next_due_at,
+        )
+        .where(attempts.c.run_id.in_(run_ids))
+        .order_by(attempts.c.run_id, attempts.c.number)
+    ).all()
+
+
+def replays_of(session: Session, run_ids: Sequence[str]) -> dict[str, list[datetime]]:
+    """Return when runs were replayed, as the audit log says: by a person, or by the search for lost work."""
+    found: dict[str, list[datetime]] = {}
+    for subject, at in session.execute(
+        select(audit_log.c.subject, audit_log.c.created_at).where(
+            audit_log.c.subject.in_(run_ids), audit_log.c.action.in_(REPLAYS)
+        )
+    ):
+        found.setdefault(subject, []).append(at)
+    return found
+
+
+REPLAYS = ("dead_letter.replayed", "dead_letters.replayed", "run.revived")
