@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from conferral.reliable import pauses, runs, status
+from conferral.reliable import destinations, pauses, runs, status
 from conferral.reliable.errors import LeaseLost, Permanent, Retryable, Snooze
 from conferral.reliable.promises import BULK
 from conferral.reliable.runs import Run
@@ -282,7 +282,7 @@ def test_unclaimed_runs_of_a_destination_move_at_once_when_deferred(house: House
     late = house.promise(bundle_key="relay", due_at=house.time() + timedelta(hours=2))
     until = house.time() + timedelta(hours=1)
     with house.database.transaction() as session:
-        assert runs.defer(session, "relay", until, "relay_down") == 3
+        assert destinations.defer(session, "relay", until, "relay_down") == 3
     assert {house.one(run_id).due_at for run_id in waiting} == {until}
     assert house.one(late).due_at == house.time() + timedelta(hours=2)
     assert house.one(elsewhere).due_at == house.time()
@@ -296,11 +296,11 @@ def test_snooze_is_not_shortened_when_its_destination_is_deferred_to_earlier(hou
     run_id = house.promise(bundle_key="relay")
     (run,) = house.claim(run_id)
     with house.database.transaction() as session:
-        assert runs.defer(session, "relay", house.time() + timedelta(seconds=30), "relay_down") == 0
+        assert destinations.defer(session, "relay", house.time() + timedelta(seconds=30), "relay_down") == 0
         runs.retry(session, run, Snooze("x", seconds=90), outcome="snoozed", delay_seconds=90)
     with house.database.transaction() as session:
-        assert runs.defer(session, "relay", house.time() + timedelta(seconds=60), "relay_down") == 0
-        assert runs.defer(session, "relay", house.time() + timedelta(seconds=120), "relay_down") == 1
+        assert destinations.defer(session, "relay", house.time() + timedelta(seconds=60), "relay_down") == 0
+        assert destinations.defer(session, "relay", house.time() + timedelta(seconds=120), "relay_down") == 1
     row = house.one(run_id)
     assert (row.due_at, row.spent) == (house.time() + timedelta(seconds=120), 0)
 

@@ -13,7 +13,7 @@ from sqlalchemy import event, insert, text
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session
 
-from conferral.reliable import rescue, runs, status
+from conferral.reliable import destinations, rescue, runs, status
 from conferral.reliable.dispatcher import Dispatcher
 from conferral.reliable.holding import Holding
 from conferral.reliable.ids import new_run_id
@@ -109,7 +109,7 @@ def _rescue(_: House, session: Session) -> None:
 
 
 def _defer(house: House, session: Session) -> None:
-    runs.defer(session, "relay", house.time() - timedelta(days=1), "x")
+    destinations.defer(session, "relay", house.time() - timedelta(days=1), "x")
     runs.successor_of(session, "c1")
     runs.unring(session, [new_run_id()])
 

@@ -293,19 +293,6 @@ def cancel(session: Session, run_id: str, on_dead: Callable[[str], OnDead | None
 CANCELLED = Permanent("cancelled", "a person cancelled it before it began")
 
 
-def defer(session: Session, bundle_key: str, until: datetime, code: str) -> int:
-    """Move all unclaimed runs of one destination to `until`; return how many. No attempt is written.
-
-    A destination known to be down costs one statement, not one claim for each waiting run.
-    """
-    moved = session.execute(
-        update(runs)
-        .where(runs.c.bundle_key == bundle_key, CLAIMABLE, runs.c.due_at < until)
-        .values(due_at=until, rung_at=None, error_code=code)
-    )
-    return int(moved.rowcount)  # type: ignore[attr-defined]  # CursorResult, by construction
-
-
 def unring(session: Session, run_ids: Sequence[str]) -> None:
     """Take back the mark that a bell was rung, for bells that certainly or perhaps were not."""
     session.execute(update(runs).where(runs.c.id.in_(run_ids), RUNG).values(rung_at=None))

@@ -25,7 +25,7 @@ from conferral.domain.email_message import (
     compose_report,
 )
 from conferral.domain.identity import normalise_email
-from conferral.reliable import runs, status
+from conferral.reliable import destinations, status
 from conferral.reliable.crash_points import crash_point
 from conferral.reliable.errors import Ambiguous, Permanent, Retryable, Snooze
 from conferral.reliable.promises import BULK, INTERACTIVE, Promise
@@ -43,6 +43,7 @@ BREAKER: Final = Limits(failures=5, first_seconds=10.0, longest_seconds=300.0)
 PAUSED_SECONDS: Final = 900.0  # the server refuses us, not a message: look again every 15 minutes
 PROBE_SECONDS: Final = 120.0  # longer than the longest send: one probe at a time
 CONNECTION_CODES: Final = ("smtp_unreachable", "smtp_throttled")
+CLOSED: Final = "channel_closed"
 
 
 def promise_all(rt: Runtime, session: Session, kind: str, issued: Sequence[Record]) -> None:
@@ -141,6 +142,11 @@ def _transmit(rt: Runtime, run: Run, delivery: Record, message: EmailMessageByte
     except Retryable as failed:
         if failed.code in CONNECTION_CODES:
             _count_failure(rt, channel, breaker, failed.code)
+        else:
+            _open_again(rt, channel, breaker)
+        raise
+    except Permanent:
+        _open_again(rt, channel, breaker)  # it refuses this message, so it listens
         raise
     except Ambiguous as unknown:
         if rt.hold_ambiguous:
@@ -150,9 +156,8 @@ def _transmit(rt: Runtime, run: Run, delivery: Record, message: EmailMessageByte
     with rt.database.transaction() as session:
         deliveries.mark_sent(session, delivery.id, rt.database.now(), possible_duplicate=unsure)
         run.settle(session, {"possible_duplicate": unsure}, evidence=receipt.evidence())
-        if not breaker.is_healthy:
-            deliveries.set_channel(session, channel, failures=0, opened=0, closed_until=None, code=None)
     crash_point("settle.after_commit")
+    _open_again(rt, channel, breaker)  # not before: 20,000 rows must not stand between 250 and its record
 
 
 def give_up(rt: Runtime, session: Session, run: Run, error: Permanent) -> None:
@@ -234,24 +239,31 @@ def _admit(rt: Runtime, channel: str) -> Breaker:
     now = rt.database.now()
     if breaker.closed_until > now:
         wait = (breaker.closed_until - now).total_seconds()
-        raise Snooze("channel_closed", f"channel {channel} is paused", seconds=wait)
+        raise Snooze(CLOSED, f"channel {channel} is paused", seconds=wait)
     with rt.database.transaction() as session:
         until = now + timedelta(seconds=PROBE_SECONDS)
         mine = deliveries.take_channel_probe(session, channel, breaker.closed_until, until)
+        if mine:  # the others need not be claimed to learn that they have to wait
+            destinations.defer(session, channel, until, CLOSED, due_by=now)
     if not mine:
-        raise Snooze("channel_closed", f"channel {channel} is being probed", seconds=BREAKER.first_seconds)
+        raise Snooze(CLOSED, f"channel {channel} is being probed", seconds=BREAKER.first_seconds)
     return breaker
 
 
 def _count_failure(rt: Runtime, channel: str, breaker: Breaker, code: str) -> None:
-    after = breaker.after_failure(rt.database.now(), BREAKER)
+    with rt.database.transaction() as session:
+        # Read again: several threads fail at once, and each of their failures counts.
+        row = deliveries.channel(session, channel)
+        known = HEALTHY if row is None else Breaker(row.failures, row.opened, row.closed_until)
+        if known.opened > breaker.opened:
+            return  # somebody else's failure closed it meanwhile
+        after = known.after_failure(rt.database.now(), BREAKER)
+        if after.closed_until is None:
+            deliveries.set_channel(
+                session, channel, failures=after.failures, opened=after.opened, closed_until=None, code=code
+            )
     if after.closed_until is not None:
         _pause(rt, channel, after.closed_until, code, after)
-        return
-    with rt.database.transaction() as session:
-        deliveries.set_channel(
-            session, channel, failures=after.failures, opened=after.opened, closed_until=None, code=code
-        )
 
 
 def _pause(rt: Runtime, channel: str, until: datetime, code: str, breaker: Breaker | None = None) -> None:
@@ -266,4 +278,14 @@ def _pause(rt: Runtime, channel: str, until: datetime, code: str, breaker: Break
             closed_until=until,
             code=code,
         )
-        runs.defer(session, channel, until, code)
+        destinations.recall(session, channel, CLOSED, until)
+        destinations.defer(session, channel, until, code)
+
+
+def _open_again(rt: Runtime, channel: str, breaker: Breaker) -> None:
+    """Let a channel that answered be used by everybody, and bring back who waited for it."""
+    if breaker.is_healthy:
+        return
+    with rt.database.transaction() as session:
+        deliveries.set_channel(session, channel, failures=0, opened=0, closed_until=None, code=None)
+        destinations.recall(session, channel, CLOSED, rt.database.now())

@@ -19,7 +19,7 @@ from conferral.adapters.sealing import open_sealed
 from conferral.adapters.webhook_client import Answer, EndpointFailed, EndpointGone
 from conferral.domain import webhook_event
 from conferral.domain.breaker import Breaker, Limits
-from conferral.reliable import runs, status
+from conferral.reliable import destinations, status
 from conferral.reliable.crash_points import crash_point
 from conferral.reliable.errors import Permanent, Retryable, Snooze
 from conferral.reliable.promises import BULK, INTERACTIVE, Promise, promise_all
@@ -35,6 +35,7 @@ PROBE_SECONDS: Final = 60.0
 GIVE_UP_AFTER: Final = timedelta(days=5)  # without a success: the endpoint is disabled
 IN_FLIGHT: Final = 4  # per endpoint and process: a slow endpoint delays itself only
 BUSY_SECONDS: Final = 5.0
+FAILING: Final = "endpoint_failing"
 
 
 def announce(
@@ -167,6 +168,8 @@ def post(rt: Runtime, run: Run, delivery_id: str) -> None:
                 last_success_at=rt.database.now(),
             )  # fmt: skip
     crash_point("settle.after_commit")
+    if not breaker.is_healthy:
+        _recall(rt, endpoint.id)
 
 
 def give_up(rt: Runtime, session: Session, run: Run, error: Permanent) -> None:
@@ -197,12 +200,14 @@ def _admit(rt: Runtime, endpoint: Record) -> Breaker:
     now = rt.database.now()
     if breaker.closed_until > now:
         wait = (breaker.closed_until - now).total_seconds()
-        raise Snooze("endpoint_failing", f"endpoint {endpoint.id} is left alone for now", seconds=wait)
+        raise Snooze(FAILING, f"endpoint {endpoint.id} is left alone for now", seconds=wait)
     with rt.database.transaction() as session:
         until = now + timedelta(seconds=PROBE_SECONDS)
         mine = deliveries.take_probe(session, endpoint.id, breaker.closed_until, until)
+        if mine:  # the others need not be claimed to learn that they have to wait
+            destinations.defer(session, endpoint.id, until, FAILING, due_by=now)
     if not mine:
-        raise Snooze("endpoint_failing", f"endpoint {endpoint.id} is being probed", seconds=BUSY_SECONDS)
+        raise Snooze(FAILING, f"endpoint {endpoint.id} is being probed", seconds=BUSY_SECONDS)
     return breaker
 
 
@@ -217,6 +222,7 @@ def _record_failure(
             _keep(rt, session, delivery.id, run, answer)
         if isinstance(failed, EndpointGone):
             deliveries.set_breaker(session, endpoint.id, state="disabled")
+            destinations.recall(session, endpoint.id, FAILING, now)  # to end, and not to wait for it
             return
         fresh = deliveries.endpoint(session, endpoint.id) or endpoint
         after = Breaker(fresh.failures, fresh.opened, fresh.closed_until).after_failure(now, BREAKER)
@@ -227,14 +233,21 @@ def _record_failure(
             closed_until=after.closed_until, state=state,
         )  # fmt: skip
         if after.closed_until is not None:
-            runs.defer(session, endpoint.id, after.closed_until, failed.code)
+            destinations.recall(session, endpoint.id, FAILING, after.closed_until)
+            destinations.defer(session, endpoint.id, after.closed_until, failed.code)
+
+
+def _recall(rt: Runtime, endpoint_id: str) -> None:
+    """Bring back what waited for an endpoint, once it answered."""
+    with rt.database.transaction() as session:
+        destinations.recall(session, endpoint_id, FAILING, rt.database.now())
 
 
 def _keep(rt: Runtime, session: Session, delivery_id: str, run: Run, answer: Answer) -> None:
     deliveries.add_answer(
         session,
         delivery_id=delivery_id,
-        attempt=run.attempt,
+        attempt=run.number,
         status=answer.status,
         duration_ms=answer.duration_ms,
         snippet=answer.snippet,
