@@ -36,12 +36,15 @@ class KnownKey:
     """A public key of an issuer, with what became of it.
 
     Attributes:
+        id: `sgk_…`.
+        number: 1, 2, … within its issuer: `k1`, `k2`.
         verification_method: the name by which proofs name it.
         retired_at: since when it signs no longer; None for the current one.
         withdrawn_at: when it left the DID document; only a compromised key does.
         compromised_at: since when others may have signed with it.
     """
 
+    id: str
     number: int
     public_key: bytes
     verification_method: str
@@ -98,8 +101,8 @@ def published(rt: Runtime, organisation_id: str, mode: str) -> dict[str, bytes]:
 def known(rt: Runtime, organisation_id: str, mode: str) -> dict[str, KnownKey]:
     """Return every key an issuer ever had by its verification method, the withdrawn ones, too.
 
-    With a withdrawn key alone nothing is proven. Bytes that were recorded before the withdrawal (a credential's
-    row, its `revisions`, a leaf) are still ours: they can be told from a forgery by this key and that record.
+    With a withdrawn key alone nothing is proven. Bytes that were recorded before the withdrawal (a
+    credential's row, its `revisions`, a leaf) are still ours: key and record together prove that.
     """
     with rt.database.snapshot() as session:
         return {key.verification_method: key for key in keys_of(session, organisation_id, mode)}
@@ -197,6 +200,7 @@ def _freeze(rt: Runtime, organisation_id: str, mode: str) -> str:
 
 def _known(frozen: str, row: Record) -> KnownKey:
     return KnownKey(
+        id=row.id,
         number=row.number,
         public_key=row.public_key,
         verification_method=did.verification_method(frozen, did.PublishedKey(row.number, row.public_key)),

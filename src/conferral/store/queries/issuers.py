@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, func, insert, select, update
+from sqlalchemy import Select, func, insert, literal, select, update
 from sqlalchemy.dialects.postgresql import insert as insert_or  # compiles for SQLite, too
 from sqlalchemy.orm import Session
 
+from conferral.reliable.tables import UtcDateTime
 from conferral.store.records import Record
-from conferral.store.tables import issuers, signing_keys, template_versions, templates
+from conferral.store.tables import issuers, signing_keys, status_lists, template_versions, templates
 
 
 def current_key(session: Session, organisation_id: str, mode: str) -> Record | None:
@@ -32,11 +33,9 @@ def every_key(session: Session, organisation_id: str, mode: str) -> Sequence[Rec
     return session.execute(_keys_of(organisation_id, mode)).all()
 
 
-def key_numbered(session: Session, organisation_id: str, mode: str, number: int) -> Record | None:
-    """Return one key of an issuer by its number."""
-    return session.execute(
-        _keys_of(organisation_id, mode).where(signing_keys.c.number == number)
-    ).one_or_none()
+def key(session: Session, key_id: str) -> Record | None:
+    """Return one signing key."""
+    return session.execute(select(signing_keys).where(signing_keys.c.id == key_id)).one_or_none()
 
 
 def _keys_of(organisation_id: str, mode: str) -> Select[Any]:
@@ -71,11 +70,20 @@ def withdraw_key(session: Session, key_id: str, now: datetime, compromised_at: d
         .values(
             withdrawn_at=now,
             compromised_at=compromised_at,
-            retired_at=func.coalesce(signing_keys.c.retired_at, now),
+            retired_at=func.coalesce(signing_keys.c.retired_at, literal(now, UtcDateTime)),
             sealed_private=None,
         )
     )
     return bool(moved.rowcount == 1)  # type: ignore[attr-defined]  # CursorResult, by construction
+
+
+def status_list_numbers(session: Session, organisation_id: str, mode: str) -> Sequence[int]:
+    """Return the numbers of an issuer's status lists: what is signed again when a key is withdrawn."""
+    return session.execute(
+        select(status_lists.c.number)
+        .where(status_lists.c.organisation_id == organisation_id, status_lists.c.mode == mode)
+        .order_by(status_lists.c.number)
+    ).scalars().all()  # fmt: skip
 
 
 def freeze_did(session: Session, organisation_id: str, mode: str, did: str, now: datetime) -> str:

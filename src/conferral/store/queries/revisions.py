@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Credentials that are signed again: which, what they were signed as before, and the move to the next revision.
+"""Credentials that are signed again: which, what they were before, and the move to the next revision.
 
 The meaning of a row of `revisions` stands beside the table.
 """
@@ -37,17 +37,8 @@ def signed_under(
     return session.execute(
         select(
             credentials.c.id,
-            credentials.c.id.label("credential_id"),
-            credentials.c.organisation_id,
             credentials.c.mode,
-            credentials.c.state,
             credentials.c.revision,
-            credentials.c.token,
-            credentials.c.batch_id,
-            credentials.c.external_id,
-            credentials.c.send_email,
-            credentials.c.recipient_email,
-            credentials.c.recipient_locale,
             credentials.c.base_length,
             credentials.c.base_sha384,
             credentials.c.pdf_sha256,
@@ -94,6 +85,27 @@ def advance(session: Session, credential_id: str, *, from_revision: int, **value
         .values(revision=from_revision + 1, **values)
     )
     return bool(moved.rowcount == 1)  # type: ignore[attr-defined]  # CursorResult, by construction
+
+
+def told(session: Session, ids: Sequence[str]) -> Sequence[Record]:
+    """Return what mails and events are made of, for credentials as they are now."""
+    return session.execute(
+        select(
+            credentials.c.id.label("credential_id"),
+            credentials.c.organisation_id,
+            credentials.c.mode,
+            credentials.c.state,
+            credentials.c.revision,
+            credentials.c.token,
+            credentials.c.batch_id,
+            credentials.c.external_id,
+            credentials.c.send_email,
+            credentials.c.recipient_email,
+            credentials.c.recipient_locale,
+        )
+        .where(credentials.c.id.in_(ids))
+        .order_by(credentials.c.id)
+    ).all()
 
 
 def keep(session: Session, rows: Sequence[dict[str, Any]]) -> None:
