@@ -26,6 +26,8 @@ from support.chaos_client import Accepted, AcceptedBatch
 from support.chaos_house import House, in_parts
 from support.chaos_processes import Harm
 
+AUDIT_SECONDS = 900.0
+"""Ten thousand credentials on a busy machine; it is no promise, only an end."""
 WINDOW_SECONDS = 0.05
 """How soon after an effect its process must have died for the repeat to be nobody's fault."""
 EVERY_LOG = re.compile(r"^(?:Traceback|\w*Error:)")
@@ -60,6 +62,7 @@ class Account:
     recovered: int = 0
     by_chance: float = 0.0
     unexplained_errors: int = 0
+    deviations: int = 0
     details: list[str] = field(default_factory=list)
 
 
@@ -98,13 +101,10 @@ class Ledger:
         for line in self.unexplained_errors(expected):
             account.unexplained_errors += 1
             account.details.append(f"log: {line}")
-        audit = _audit(self.house, account) if audited else "audit: not asked"
-        print(self._table(account, audit))  # noqa: T201 -- the account is what a chaos test is run for
+        table = self._table(account, _audit(self.house, account) if audited else "audit        not asked")
+        print(table)  # noqa: T201 -- the account is what a chaos test is run for
         wrong = (account.lost, account.doubled, account.unexpected, account.unexplained_errors)
-        assert wrong == (0, 0, 0, 0), "\n".join([self._table(account, audit), *account.details[:40]])
-        assert "deviations" not in audit or " 0 deviations" in audit, "\n".join(
-            [audit, *account.details[:40]]
-        )
+        assert (*wrong, account.deviations) == (0,) * 5, "\n".join([table, *account.details[:40]])
         return account
 
     def count(self, failures: Iterable[str] = ()) -> Account:
@@ -277,10 +277,11 @@ class Ledger:
             f"chance alone would excuse {account.by_chance:.2%})",
             "recovered": account.recovered,
             "errors": f"{account.unexplained_errors} unexplained log lines",
-            "": audit,
         }
         title = f"{self.name} on {self.house.kind}, seed {self.house.seed}, {time.time() - self.began:.1f} s"
-        return "\n".join(["", f"-- {title} --", *(f"  {name:<13}{value}" for name, value in rows.items())])
+        return "\n".join(
+            ["", f"-- {title} --", *(f"  {name:<13}{value}" for name, value in rows.items()), f"  {audit}"]
+        )
 
 
 def _was_harmed(effect: Effect, harms: Sequence[Harm]) -> bool:
@@ -318,11 +319,16 @@ def _is_error(line: str) -> bool:
 
 
 def _audit(house: House, account: Account) -> str:
-    """Run `conferral audit`; its deviations become details."""
-    done = house.installation.run("audit", "--json")
-    if "No such command" in done.stderr:
-        return "audit: not available"
+    """Run `conferral audit`; what it finds becomes details."""
+    done = house.installation.run("audit", "--json", seconds=AUDIT_SECONDS)
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    deviations = [line for line in lines if "check" in line]
+    deviations = [line for line in lines if line["kind"] == "deviation"]
     account.details += [f"audit: {line}" for line in deviations]
-    return f"audit: {len(deviations)} deviations, status {done.returncode}"
+    account.deviations = len(deviations)
+    summary = next((line for line in lines if line["kind"] == "summary"), None)
+    assert summary is not None, f"conferral audit ended with {done.returncode}: {done.stdout} {done.stderr}"
+    assert (done.returncode == 0) == (not deviations), done
+    return (
+        f"audit        {len(deviations)} deviations in {summary['credentials']:,} credentials, "
+        f"{summary['runs']:,} runs; {summary['orphans']} orphans; {summary['seconds']:.1f} s"
+    )

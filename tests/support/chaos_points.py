@@ -44,10 +44,18 @@ class Armory:
 
     folder: Path
 
-    def arm(self, point: str, *, nth: int = 1, task: str | None = None) -> None:
-        """Let the nth passage from now on be the last of its process, once."""
-        place = point if task is None else f"{point},{task}"
-        (self.folder / f"{place}:{nth}").touch()
+    def arm(self, point: str, *, nth: int = 1, only: str | None = None, times: int = 1) -> None:
+        """Let the nth passage from now on be the last of its process; with `times`, the next ones, too.
+
+        Args:
+            point: one of `points()`.
+            nth: which passage of any process.
+            only: while this task (its name), or this run (its id), is executed.
+            times: how many passages in a row.
+        """
+        place = point if only is None else f"{point},{only}"
+        for number in range(nth, nth + times):
+            (self.folder / f"{place}:{number}").touch()
 
     def disarm(self) -> list[str]:
         """Forget what is armed and has not fired; return it."""

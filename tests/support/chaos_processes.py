@@ -67,6 +67,14 @@ class Processes:
         self.harms.append(Harm(pid, name or self.name_of(pid), at, at))
         return at
 
+    def kill_main(self, name: str) -> float:
+        """SIGKILL a main process; its supervisor ends the children that it leaves."""
+        main = self.mains()[name]
+        below = descendants(main)
+        at = self.kill(main, name)
+        self.harms += [Harm(pid, name, at, at) for pid in below]
+        return at
+
     def kill_everything(self) -> float:
         """Pull the plug: supervisor, Redis and everything else, the supervisor first."""
         pids = self.everything()

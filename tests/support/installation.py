@@ -38,7 +38,7 @@ class Installation:
         """Return a command line of ours."""
         return [sys.executable, "-P", "-m", "conferral.cli.main", *words]
 
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
         """Run another command on the same data directory, as from another shell."""
         own = {name: value for name, value in self.environ.items() if not name.endswith("_PORT")}
         return subprocess.run(
@@ -47,7 +47,7 @@ class Installation:
             cwd=self.folder,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=seconds,
             check=False,
         )
 

@@ -6,8 +6,8 @@
 it passes there for the nth time (while it runs that task, if one is named).
 
 An absolute path instead names a folder, so that points of running processes can be armed: a file
-called `<point>[,<task>]:<nth>` counts down with every passage of any process, and the last one
-dies. Its name then ends in `:0@<pid>@<nanoseconds since the epoch>`, so it happens only once.
+called `<point>[,<task or run id>]:<nth>` counts down with every passage of any process, and the
+last one dies. Its name then ends in `:0@<pid>@<nanoseconds since the epoch>`: it happens only once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,18 +49,24 @@ class _Folder:
 
     def pass_by(self, name: str) -> None:
         """Count down every file of this point; who renames a file to its end dies."""
-        for entry in self.path.iterdir() if self.path.is_dir() else ():
-            place, _, left = entry.name.partition(":")
-            if not left.isdigit() or place not in (name, f"{name},{_task()}"):
-                continue
-            still = int(left) - 1
-            mark = f"@{os.getpid()}@{time.time_ns()}" if still <= 0 else ""
+        dies = False
+        # The nearest first: "2" becomes "1" only after "1" has been used up.
+        for left, place in sorted(self._armed(name)):
+            mark = f"@{os.getpid()}@{time.time_ns()}" if left <= 1 else ""
             try:
-                entry.rename(self.path / f"{place}:{still}{mark}")
+                (self.path / f"{place}:{left}").rename(self.path / f"{place}:{left - 1}{mark}")
             except FileNotFoundError:
                 continue  # another process passed at the same moment
-            if still <= 0:
-                self.die()
+            dies = dies or left <= 1
+        if dies:
+            self.die()
+
+    def _armed(self, name: str) -> Iterator[tuple[int, str]]:
+        places = {name, f"{name},{_task()}", f"{name},{getattr(current_task, 'run_id', None)}"}
+        for entry in self.path.iterdir() if self.path.is_dir() else ():
+            place, _, left = entry.name.partition(":")
+            if place in places and left.isdigit():
+                yield int(left), place
 
 
 def _task() -> str | None:

@@ -203,6 +203,7 @@ class Executor:
 
     def _execute_one(self, declared: Task, run: Run) -> None:
         began = time.perf_counter()
+        current_task.run_id = run.id
         try:
             result = declared.function(run, *run.args)
             if run.outcome is None:

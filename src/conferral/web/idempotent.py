@@ -16,6 +16,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from conferral.domain.problems import Problem
+from conferral.reliable.crash_points import crash_point
 from conferral.services import idempotency
 from conferral.services.idempotency import Answer, AnsweredMeanwhile, Question
 from conferral.web.site import caller, runtime
@@ -83,6 +84,7 @@ def _attempt(question: Question, work: Callable[[Session], Answer], shown_once: 
         if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
             raise
         raise Problem("idempotency_in_progress", "the first request with this key is still running") from None
+    crash_point("accept.after_commit")
     return answer
 
 
