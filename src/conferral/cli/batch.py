@@ -14,18 +14,17 @@ from typing import Any
 
 import click
 
-from conferral.cli import installation, progress, showing
+from conferral.cli import batch_file, installation, progress, showing
 from conferral.cli.main import FAILED, INVALID, USAGE
 from conferral.domain.problems import Problem
-from conferral.domain.table import MAX_BYTES
 from conferral.services import admission, batching, reading_csv
-from conferral.services.reading_csv import Reading
+from conferral.services.reading_csv import How, Reading
 from conferral.services.runtime import Caller, Runtime
 from conferral.store.queries import batch_failures, batches
 from conferral.store.records import Record
 
 LISTED = 20
-SHOWN_FINDINGS = 50  # more are in the file of errors
+SHOWN_FAILURES = 50  # more are on the batch's page
 SAME_FILE_WITHIN = timedelta(hours=24)
 _SECONDS = click.FloatRange(min=0.1)
 
@@ -54,20 +53,21 @@ def issue(
     organisation: str | None, live: bool,
 ) -> int:  # fmt: skip
     """Issue one credential for every row of a CSV file."""
-    content = _read(file)
-    with installation.opened() as rt:
+    how = How(mapping=mapping, date_format=date_format)
+    with batch_file.opened(file) as content, installation.opened() as rt:
         caller = installation.caller_of(rt, organisation, live=live)
-        with rt.database.snapshot() as session:
-            found = admission.find_template(session, caller.organisation_id, template)
-        reading = reading_csv.read(rt, caller, found, content, mapping=mapping, date_format=date_format)
-        _report(file, reading, _write_errors(file, reading), as_json=as_json)
+        found = _template(rt, caller, template)
+        with batch_file.to_mend() as bad:
+            reading = reading_csv.read(rt, caller, found, content, how, to_mend=bad)
+            kept = batch_file.keep(file, bad)
+        batch_file.report(file, reading, kept, as_json=as_json)
         if dry_run or not reading.rows:
-            return INVALID if reading.errors or not reading.rows else 0
+            return INVALID if reading.bad_rows or not reading.total else 0
         if not _is_confirmed(rt, caller, file, reading, yes=yes):
             return USAGE if not sys.stdin.isatty() else FAILED
         made = _create(rt, caller, found, reading, name or file.name)
         _announce(made, as_json=as_json)
-        failed = FAILED if reading.errors else 0
+        failed = FAILED if reading.bad_rows else 0
         if not watch:
             return failed
         return progress.watch(rt, made, timeout_seconds=timeout, as_json=as_json) or failed
@@ -103,7 +103,7 @@ def status(batch_id: str, as_json: bool, organisation: str | None) -> None:
         made = _named(rt, organisation, batch_id)
         with rt.database.snapshot() as session:
             counts = batching.progress(session, made)
-            failures = batch_failures.failures(session, made.id, SHOWN_FINDINGS)
+            failures = batch_failures.failures(session, made.id, SHOWN_FAILURES)
     if as_json:
         showing.emit({**counts, "failures": [progress.failure_record(row) for row in failures]})
         return
@@ -126,70 +126,12 @@ def watch_batch(batch_id: str, timeout: float | None, as_json: bool, organisatio
         return progress.watch(rt, made, timeout_seconds=timeout, as_json=as_json)
 
 
-def _read(file: Path) -> bytes:
+def _template(rt: Runtime, caller: Caller, named: str) -> Record:
     try:
-        with file.open("rb") as stream:
-            return stream.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        raise Problem("not_found", f"there is no file {file}") from None
-    except OSError as error:
-        raise Problem("csv_unreadable", f"{file} cannot be read: {error.strerror}") from None
-
-
-def _write_errors(file: Path, reading: Reading) -> Path | None:
-    """Keep the bad rows beside the file; a folder that cannot be written is no reason to stop."""
-    if not reading.errors:
-        return None
-    path = file.with_suffix(f".errors{file.suffix or '.csv'}")
-    try:
-        path.write_bytes(reading_csv.errors_file(reading))
-    except OSError as error:
-        showing.remark(f"the rows with errors could not be written to {path}: {error.strerror}")
-        return None
-    return path
-
-
-def _report(file: Path, reading: Reading, errors_path: Path | None, *, as_json: bool) -> None:
-    table = reading.table
-    if as_json:
-        for one in reading.findings:
-            showing.emit({"event": "finding", **one.as_wire()})
-        showing.emit(
-            {
-                "event": "checked", "file": str(file), "encoding": table.encoding,
-                "delimiter": table.delimiter, "rows": len(table.rows), "ready": len(reading.rows),
-                "rows_with_errors": reading.bad_rows,
-                "errors_file": str(errors_path) if errors_path else None,
-                "columns": dict(reading.columns), "ignored_columns": reading.ignored_columns,
-            }
-        )  # fmt: skip
-        return
-    showing.say(_headline(file, reading, errors_path))
-    mapped = ", ".join(f"{column} → {target}" for target, column in reading.columns.items())
-    showing.say(f"  {mapped}")
-    if reading.ignored_columns:
-        showing.say(f"  ignored: {', '.join(reading.ignored_columns)}")
-    if table.is_guessed:
-        showing.say("  The file is not UTF-8; it was read as Windows-1252. Look at the accents.")
-    for one in reading.findings[:SHOWN_FINDINGS]:
-        showing.say(showing.painted(str(one), showing.RED if one.is_error else showing.YELLOW))
-    if len(reading.findings) > SHOWN_FINDINGS:
-        showing.say(f"… and {len(reading.findings) - SHOWN_FINDINGS} more")
-
-
-def _headline(file: Path, reading: Reading, errors_path: Path | None) -> str:
-    table, bad = reading.table, len(reading.bad_rows)
-    good = showing.painted("✓", showing.GREEN)
-    line = f"{good} {file.name}  {table.encoding}, {table.delimiter_name}  {_rows(len(table.rows))}"
-    if bad:
-        see = f" (see {errors_path})" if errors_path else ""
-        errors = f"✗ {len(reading.errors)} error{'s' if len(reading.errors) > 1 else ''}"
-        line += f"   {showing.painted(errors, showing.RED)}{see}"
-    return f"{line}  → {f'issuing {len(reading.rows):,}' if reading.rows else 'nothing to issue'}"
-
-
-def _rows(count: int) -> str:
-    return f"{count:,} row{'' if count == 1 else 's'}"
+        with rt.database.snapshot() as session:
+            return admission.find_template(session, caller.organisation_id, named)
+    except Problem as problem:
+        raise Problem("template_unknown", f"--template: {problem.detail}") from None
 
 
 def _is_confirmed(rt: Runtime, caller: Caller, file: Path, reading: Reading, *, yes: bool) -> bool:
@@ -235,7 +177,9 @@ def _announce(made: Record, *, as_json: bool) -> None:
     if as_json:
         showing.emit({"event": "batch", "batch_id": made.id, "mode": made.mode, "total": made.total})
         return
-    showing.say(f"{made.id}  {_rows(made.total)}  {made.mode} mode   conferral batch watch {made.id}")
+    showing.say(
+        f"{made.id}  {batch_file.rows_of(made.total)}  {made.mode} mode   conferral batch watch {made.id}"
+    )
 
 
 def _named(rt: Runtime, organisation: str | None, batch_id: str) -> Record:

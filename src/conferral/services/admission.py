@@ -7,6 +7,7 @@ What is fixed here makes every repeat of signing give the same bytes.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import uuid
@@ -59,12 +60,15 @@ class Admitted:
     expires_on: date | None
     external_id: str | None
     send_email: bool
+    is_dated_by_us: bool = False
 
     def content_digest(self, version_id: str) -> bytes:
         """Return a digest that tells "the same again" from "something else"."""
+        # A date that nobody asked for is no content: the same file sent again tomorrow is the same.
+        issued_on = None if self.is_dated_by_us else self.issued_on.isoformat()
         content = [
             version_id, self.recipient_name, self.recipient_email, self.locale, self.fields,
-            self.issued_on.isoformat(), self.expires_on.isoformat() if self.expires_on else None,
+            issued_on, self.expires_on.isoformat() if self.expires_on else None,
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).digest()
 
@@ -74,8 +78,10 @@ def find_template(session: Session, organisation_id: str, id_or_name: str) -> Re
     found = issuers.template(session, organisation_id, id_or_name)
     if found is not None:
         return found
-    known = ", ".join(row.name for row in issuers.templates_of(session, organisation_id)[:10])
-    detail = f"there is no template {id_or_name[:60]!r}; known: {known}"
+    names = [row.name for row in issuers.templates_of(session, organisation_id)]
+    near = difflib.get_close_matches(id_or_name, names, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    detail = f"there is no template {id_or_name[:60]!r}; {hint}known: {', '.join(names[:10])}"
     raise Problem(
         "validation_failed", detail, errors=[FieldError("#/template_id", "template_unknown", detail)]
     )
@@ -93,7 +99,8 @@ def check(rt: Runtime, design: str, wanted: Wanted) -> Admitted | list[FieldErro
 
     name = take(recipient.name(wanted.recipient_name, "#/recipient/name"))
     email = take(recipient.address(wanted.recipient_email, "#/recipient/email"))
-    issued_on = take(_optional_day(wanted.issued_on, "#/issued_on")) or rt.today()
+    asked_issued_on = take(_optional_day(wanted.issued_on, "#/issued_on"))
+    issued_on = asked_issued_on or rt.today()
     expires_on = take(_optional_day(wanted.expires_on, "#/expires_on"))
     if expires_on is not None and expires_on < issued_on:
         errors.append(FieldError("#/expires_on", "date_order", "it lies before issued_on"))
@@ -119,6 +126,7 @@ def check(rt: Runtime, design: str, wanted: Wanted) -> Admitted | list[FieldErro
         expires_on=expires_on,
         external_id=external_id,
         send_email=wanted.send_email,
+        is_dated_by_us=asked_issued_on is None,
     )
 
 
@@ -170,6 +178,7 @@ def rows(
     *,
     batch_id: str | None = None,
     batch_rows: Sequence[int] = (),
+    supersedes: str | None = None,
 ) -> list[dict[str, Any]]:
     """Return rows of `credentials`, each with its identity fixed and its status index taken."""
     places = status_lists.allocate(
@@ -182,6 +191,7 @@ def rows(
         "revision": 1,
         "template_version_id": template.version_id,
         "batch_id": batch_id,
+        "supersedes": supersedes,
         "run_id": None,
         # Whole seconds: it is also the proof's `created` and the PDF's date.
         "created_at": rt.database.now().replace(microsecond=0),

@@ -2,16 +2,18 @@
 """Read a CSV file for a template: which rows can be issued, and everything that is wrong with the others.
 
 Every row is checked by the same admission as a request to the API. All findings are told at once; good
-rows never wait for bad ones. Nothing is written here.
+rows never wait for bad ones, and bad ones are written out as they were typed, to be mended. Every row is
+counted as one or the other. Nothing is written to the database here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import codecs
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
-from typing import Final
+from typing import IO, Final
 
 from conferral.adapters import design_store
 from conferral.domain import column_names, row_finding, table
@@ -21,11 +23,12 @@ from conferral.domain.row_finding import RowFinding
 from conferral.services import admission
 from conferral.services.admission import Admitted, Wanted
 from conferral.services.batching import Row
+from conferral.services.external_ids import ExternalIds, Repeated, Same, Taken
 from conferral.services.runtime import Caller, Runtime
-from conferral.store.queries import external_ids
 from conferral.store.records import Record
 
-LOOKED_UP: Final = 500  # external ids a query
+MOST_FINDINGS: Final = 10_000  # kept for showing; beyond it they are only counted
+_CHUNK: Final = 500  # rows whose external ids are looked up together
 _DATE_TOKENS: Final = (("YYYY", "%Y"), ("MM", "%m"), ("DD", "%d"))
 _POINTERS: Final = {
     "#/recipient/name": NAME,
@@ -37,21 +40,46 @@ _POINTERS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What a file says.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class How:
+    """How a person says that a file is to be read.
 
     Attributes:
-        table: as it was read, with what was guessed.
+        mapping: `field=column` pairs; they win over what is guessed.
+        date_format: `DD/MM/YYYY` and the like; ISO dates are always read.
+        most_rows: a file with more is refused.
+    """
+
+    mapping: Sequence[str] = ()
+    date_format: str | None = None
+    most_rows: int = table.MAX_ROWS
+
+
+@dataclass(slots=True)
+class Reading:
+    """What a file says: `total` is the rows to issue, the bad ones and those left out, together.
+
+    Attributes:
+        table: what was recognised: encoding, delimiter, header.
         columns: target → column, as mapped.
         rows: those that can be issued.
-        findings: errors and warnings, by row.
+        findings: errors and warnings by row, the first `MOST_FINDINGS`.
+        bad_rows: the numbers of the rows that cannot be issued.
+        left_out: how many rows were issued before, with the same content.
+        total: rows of the file, without blank ones.
+        error_count: all errors, also those beyond `findings`.
+        warning_count: all warnings.
     """
 
     table: table.Table
     columns: Mapping[str, str]
-    rows: tuple[Row, ...]
-    findings: tuple[RowFinding, ...]
+    rows: list[Row] = field(default_factory=list)
+    findings: list[RowFinding] = field(default_factory=list)
+    bad_rows: list[int] = field(default_factory=list)
+    left_out: int = 0
+    total: int = 0
+    error_count: int = 0
+    warning_count: int = 0
 
     @property
     def errors(self) -> list[RowFinding]:
@@ -59,30 +87,28 @@ class Reading:
         return [one for one in self.findings if one.is_error]
 
     @property
-    def warnings(self) -> list[RowFinding]:
-        """What somebody should look at."""
-        return [one for one in self.findings if not one.is_error]
-
-    @property
-    def bad_rows(self) -> list[int]:
-        """The numbers of the rows that cannot be issued."""
-        return sorted({one.row for one in self.errors})
-
-    @property
     def ignored_columns(self) -> list[str]:
         """The columns that mean nothing to the template."""
         used = set(self.columns.values())
         return [name for name in self.table.header if name and name not in used]
+
+    def note(self, findings: Iterable[RowFinding]) -> None:
+        """Count findings, and keep them while there is room."""
+        for one in findings:
+            self.error_count += one.is_error
+            self.warning_count += not one.is_error
+            if len(self.findings) < MOST_FINDINGS:
+                self.findings.append(one)
 
 
 def read(
     rt: Runtime,
     caller: Caller,
     template: Record,
-    content: bytes,
+    content: IO[bytes],
+    how: How = How(),
     *,
-    mapping: Sequence[str] = (),
-    date_format: str | None = None,
+    to_mend: IO[bytes] | None = None,
 ) -> Reading:
     """Read and check a file.
 
@@ -90,61 +116,85 @@ def read(
         rt: the runtime.
         caller: whose external ids are looked up.
         template: as `admission.find_template` returns it.
-        content: the file's bytes.
-        mapping: `field=column` pairs; they win over what is guessed.
-        date_format: `DD/MM/YYYY` and the like; ISO dates are always read.
+        content: the file, seekable; it is read in pieces.
+        how: columns, dates, limits.
+        to_mend: where the rows with errors are written, as they were typed; nothing if there are none.
 
     Raises:
         Problem: `csv_unreadable`, `csv_column_missing`, `too_many_rows`, `body_too_large`,
             `validation_failed` for a mapping or date format that makes no sense.
     """
-    found = _table(content)
-    fields = {field.id: field for field in design_store.fields_of(template.design)}
-    columns = _columns(found, fields, mapping)
-    reader = _Reader(template, found, columns, _Dates(date_format), tuple(fields.values()))
-    good: list[tuple[Row, Admitted]] = []
-    findings: list[RowFinding] = []
-    for row in found.rows:
-        admitted = reader.check(rt, row)
-        findings += reader.findings
-        if admitted is not None:
-            good.append((Row(row.number, reader.wanted(row)), admitted))
-    good, repeated = _without_known(rt, caller, template, good, columns.get(EXTERNAL_ID))
-    findings += repeated
-    findings += _repeated_addresses(good, columns[EMAIL])
-    findings.sort(key=lambda one: (one.row, not one.is_error))
-    return Reading(found, columns, tuple(row for row, _ in good), tuple(findings))
-
-
-def _table(content: bytes) -> table.Table:
     try:
-        return table.read_table(content)
+        found = table.Table(content)
+        fields = {one.id: one for one in design_store.fields_of(template.design)}
+        columns = _columns(found, fields, how.mapping)
+        reader = _Reader(template, found, columns, _Dates(how.date_format), tuple(fields.values()))
+        reading = Reading(found, columns)
+        checked = _Checked(reading, ExternalIds(rt, caller, template.version_id), to_mend)
+        rows = found.rows(most=how.most_rows)
+        while chunk := list(islice(rows, _CHUNK)):
+            checked.take([(row, reader.check(rt, row), reader.findings) for row in chunk], reader)
     except table.TableRefused as refused:
         raise Problem(refused.code, refused.detail) from None
+    return reading
 
 
-def errors_file(reading: Reading) -> bytes:
-    """Return the bad rows with their reasons as CSV, to be mended and read again."""
-    reasons: dict[int, list[str]] = {}
-    for one in reading.errors:
-        reasons.setdefault(one.row, []).append(str(one))
-    width = len(reading.table.header)
-    rows = (
-        [
-            str(row.number),
-            *row.cells[:width],
-            *[""] * (width - len(row.cells)),
-            " | ".join(reasons[row.number]),
-        ]
-        for row in reading.table.rows
-        if row.number in reasons
-    )
-    header = ("row", *reading.table.header, "problem")
-    return table.write_table(header, rows, delimiter=reading.table.delimiter)
+class _Checked:
+    """Sorts checked rows into those to issue, those to mend, and those that were issued before."""
 
+    def __init__(self, reading: Reading, ids: ExternalIds, to_mend: IO[bytes] | None) -> None:
+        self._reading = reading
+        self._ids = ids
+        self._to_mend = to_mend
+        self._addresses: dict[str, int] = {}
 
-def _padded(cells: Sequence[str], width: int) -> list[str]:
-    return [*cells[:width], *[""] * (width - len(cells))]
+    def take(
+        self, chunk: Sequence[tuple[table.Row, Admitted | None, list[RowFinding]]], reader: _Reader
+    ) -> None:
+        """Take the next rows: each with what would be issued, or None, and its findings."""
+        admitted = [(row.number, one) for row, one, _ in chunk if one is not None]
+        standings = dict(zip([number for number, _ in admitted], self._ids.standings(admitted), strict=True))
+        for row, one, findings in chunk:
+            self._reading.total += 1
+            said = [*findings, *self._of_standing(row, one, standings.get(row.number))]
+            is_bad = any(finding.is_error for finding in said)
+            if is_bad:
+                self._refuse(row, said)
+            elif isinstance(standings.get(row.number), Same):
+                self._reading.left_out += 1
+            elif one is not None:
+                self._reading.rows.append(Row(row.number, reader.wanted(row)))
+                said += self._repeated_address(row, one)
+            self._reading.note(sorted(said, key=lambda finding: not finding.is_error))
+
+    def _of_standing(self, row: table.Row, one: Admitted | None, standing: object) -> Iterator[RowFinding]:
+        column = self._reading.columns.get(EXTERNAL_ID)
+        if one is None or one.external_id is None or column is None:
+            return
+        if isinstance(standing, Repeated):
+            yield row_finding.repeated_id(row.number, column, one.external_id, standing.number)
+        elif isinstance(standing, Same):
+            yield row_finding.already_issued(row.number, column, one.external_id, standing.credential_id)
+        elif isinstance(standing, Taken):
+            yield row_finding.taken_id(row.number, column, one.external_id, standing.credential_id)
+
+    def _repeated_address(self, row: table.Row, one: Admitted) -> Iterator[RowFinding]:
+        first = self._addresses.setdefault(one.recipient_email.casefold(), row.number)
+        if first != row.number:
+            column = self._reading.columns[EMAIL]
+            yield row_finding.repeated_address(row.number, column, one.recipient_email, first)
+
+    def _refuse(self, row: table.Row, said: Sequence[RowFinding]) -> None:
+        """Keep a bad row: its cells as they were typed, behind one cell that says what is wrong."""
+        if self._to_mend is not None:
+            found = self._reading.table
+            if not self._reading.bad_rows:
+                header = (table.PROBLEM_COLUMN, *map(table.guarded, found.header))
+                self._to_mend.write(codecs.BOM_UTF8 + table.csv_line(header, found.delimiter).encode())
+            reasons = " | ".join(str(one) for one in said if one.is_error)
+            cells = (reasons, *map(table.guarded, row.cells))
+            self._to_mend.write(table.csv_line(cells, found.delimiter).encode())
+        self._reading.bad_rows.append(row.number)
 
 
 def _columns(
@@ -269,49 +319,3 @@ class _Reader:
         value = row.cells[self._positions[target]]
         column = self._columns[target]
         return row_finding.of_error(row.number, column, value, error, date_hint=self._dates.hint)
-
-
-def _repeated_addresses(good: Sequence[tuple[Row, Admitted]], column: str) -> Iterator[RowFinding]:
-    seen: dict[str, int] = {}
-    for row, admitted in good:
-        first = seen.setdefault(admitted.recipient_email.casefold(), row.number)
-        if first != row.number:
-            yield row_finding.repeated_address(row.number, column, row.wanted.recipient_email.strip(), first)
-
-
-def _without_known(
-    rt: Runtime, caller: Caller, template: Record, good: list[tuple[Row, Admitted]], column: str | None
-) -> tuple[list[tuple[Row, Admitted]], list[RowFinding]]:
-    """Take out rows whose external id is taken: by another row, or by a credential."""
-    if column is None:
-        return good, []
-    findings: list[RowFinding] = []
-    first_rows: dict[str, int] = {}
-    kept = []
-    known = _known(rt, caller, [one.external_id for _, one in good if one.external_id is not None])
-    for row, admitted in good:
-        if admitted.external_id is None:
-            kept.append((row, admitted))
-            continue
-        external_id = admitted.external_id
-        first = first_rows.setdefault(external_id, row.number)
-        if first != row.number:
-            findings.append(row_finding.repeated_id(row.number, column, external_id, first))
-        elif external_id in known:
-            earlier_id, digest = known[external_id]
-            is_same = digest == admitted.content_digest(template.version_id)
-            say = row_finding.already_issued if is_same else row_finding.taken_id
-            findings.append(say(row.number, column, external_id, earlier_id))
-        else:
-            kept.append((row, admitted))
-    return kept, findings
-
-
-def _known(rt: Runtime, caller: Caller, wanted: Sequence[str]) -> dict[str, tuple[str, bytes]]:
-    known: dict[str, tuple[str, bytes]] = {}
-    remaining = iter(wanted)
-    with rt.database.snapshot() as session:
-        while some := list(islice(remaining, LOOKED_UP)):
-            rows = external_ids.taken(session, caller.organisation_id, caller.mode, some)
-            known.update({row.external_id: (row.id, row.content_digest) for row in rows})
-    return known
