@@ -16,10 +16,12 @@ import pikepdf
 import pytest
 
 from conferral.adapters import pdf_reader_child
+from conferral.adapters.brought_file import Material
 from conferral.domain import canonical, vc
+from conferral.domain.offline_check import Brought
 from conferral.domain.pdf_binding import check_pdf
 from conferral.domain.verification import Verdict
-from conferral.services import anchoring, signing_keys, verifying
+from conferral.services import anchoring, signing_keys, verifying, verifying_uploads
 from conferral.store.tables import status_lists as lists
 from support.command import Shell
 from support.product import Product, product_on
@@ -111,16 +113,15 @@ def test_no_single_flipped_bit_is_ever_valid(issued: Issued) -> None:
 
 def _verdict(issued: Issued, content: bytes) -> Verdict:
     """Judge as the command does, with the child's parser in this process."""
-    rt = issued.product.rt
     try:
-        attached = pdf_reader_child.read(content)
-        digest = check_pdf(content, attached or b"", canonical.read_document(attached or b""))
+        attached = pdf_reader_child.read(content) or b""
+        digest = check_pdf(content, attached, canonical.read_document(attached))
+        material = Material(content, Brought(attached, digest), content)
     except (pdf_reader_child.Unreadable, canonical.UnsafeDocument):
-        judgement = verifying.unreadable(rt, content)
-    else:
-        judgement = verifying.uploaded(rt, attached or b"", pdf_digest=digest)
-    assert judgement is not None
-    return judgement.verdict
+        material = Material(content, None, content)
+    verified = verifying_uploads.judged(issued.product.rt, material)
+    assert verified is not None
+    return verified.judgement.verdict
 
 
 def test_a_credential_of_ours_that_nobody_recorded_is_unknown_and_alarms(issued: Issued) -> None:

@@ -42,11 +42,11 @@ def main() -> None:
     sys.stdout.buffer.flush()
 
 
-def limit_resources() -> None:
-    """Bound memory and time, and forbid writing files."""
+def limit_resources(cpu_seconds: int = CPU_SECONDS) -> None:
+    """Bound memory and time (of the processor, from the start of the process), and forbid writing files."""
     for kind, most in (
         (resource.RLIMIT_AS, ADDRESS_SPACE_BYTES),
-        (resource.RLIMIT_CPU, CPU_SECONDS),
+        (resource.RLIMIT_CPU, cpu_seconds),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_NOFILE, OPEN_FILES),
         (resource.RLIMIT_CORE, 0),

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,17 +18,17 @@ from urllib.parse import urlsplit
 import click
 import urllib3
 
-from conferral.adapters import pdf_reader, proof_bundle
+from conferral.adapters import brought_file
+from conferral.adapters.brought_file import Material
 from conferral.cli import installation, showing, trust
 from conferral.domain import canonical, claims, offline_check, verification
 from conferral.domain.ids import is_id
 from conferral.domain.offline_check import Brought, Pins
-from conferral.domain.pdf_binding import check_pdf
 from conferral.domain.problems import Problem
 from conferral.domain.row_finding import quoted
 from conferral.domain.tokens import is_public_token
-from conferral.domain.verification import Finding, Judgement, Verdict
-from conferral.services import verifying
+from conferral.domain.verification import Judgement, Verdict
+from conferral.services import verifying, verifying_uploads
 from conferral.services.runtime import Runtime
 from conferral.settings import Settings
 from conferral.store.queries import credentials
@@ -49,15 +48,6 @@ _WORDS = {
 }
 _GREEN = (Verdict.VALID,)
 _RED = (Verdict.TAMPERED, Verdict.REVOKED)
-
-
-@dataclass(frozen=True)
-class _Material:
-    """What was brought: a credential that can be judged, or the raw bytes in which none could be read."""
-
-    raw: bytes
-    brought: Brought | None
-    remark: str = ""
 
 
 @click.command()
@@ -80,7 +70,11 @@ def verify(
     """Check a credential: a PDF, its JSON, a proof.zip, an address, an id or a token."""
     moment = _moment(as_of)
     pins = trust.pins(did_files, vkey_files)
-    judged = _judge_foreign(_material(_file(what)), pins, moment) if offline else _online(what, pins, moment)
+    judged = (
+        _judge_foreign(brought_file.read(_file(what)), pins, moment)
+        if offline
+        else _online(what, pins, moment)
+    )
     _show(*judged, as_of=moment, as_json=as_json)
     return judged[0].exit_code
 
@@ -93,29 +87,19 @@ def _online(what: str, pins: Pins, moment: datetime | None) -> _Judged:
         token = _token(rt, what)
         if token is not None:
             return _by_token(rt, token, moment)
-        material = _material(_download(what) if _is_address(what) else _file(what))
-        judgement = None
-        if rt is not None:
-            judgement = _ours(rt, material, moment)
-    if judgement is not None:
-        return judgement, _claims(material.brought, judgement)
+        material = brought_file.read(_download(what) if _is_address(what) else _file(what))
+        verified = verifying_uploads.judged(rt, material, as_of=moment) if rt is not None else None
+    if verified is not None:
+        return verified.judgement, _claims(material.brought, verified.judgement)
     return _judge_foreign(material, pins, moment)
 
 
-def _judge_foreign(material: _Material, pins: Pins, moment: datetime | None) -> _Judged:
+def _judge_foreign(material: Material, pins: Pins, moment: datetime | None) -> _Judged:
     now = moment or datetime.now(UTC)
     if material.brought is None:
         return verification.no_credential(now), material.remark or "There is no credential in it."
     judgement = offline_check.judge(material.brought, pins, now)
     return judgement, _claims(material.brought, judgement)
-
-
-def _ours(rt: Runtime, material: _Material, moment: datetime | None) -> Judgement | None:
-    if material.brought is None:
-        return verifying.unreadable(rt, material.raw)
-    brought = material.brought
-    judgement = verifying.uploaded(rt, brought.credential, pdf_digest=brought.pdf_digest, as_of=moment)
-    return judgement or (verifying.unreadable(rt, material.raw) if not _is_readable(brought) else None)
 
 
 def _claims(brought: Brought | None, judgement: Judgement) -> str:
@@ -124,14 +108,6 @@ def _claims(brought: Brought | None, judgement: Judgement) -> str:
         return ""
     document = canonical.read_document(brought.credential)
     return " · ".join(quoted(name) for name in claims.names_in(document))
-
-
-def _is_readable(brought: Brought) -> bool:
-    try:
-        canonical.read_document(brought.credential)
-    except canonical.UnsafeDocument:
-        return False
-    return True
 
 
 def _by_token(rt: Runtime | None, token: str, moment: datetime | None) -> _Judged:
@@ -178,40 +154,6 @@ def _installed() -> Iterator[Runtime | None]:
         return
     with installation.opened(settings) as rt:
         yield rt
-
-
-def _material(content: bytes) -> _Material:
-    if proof_bundle.is_bundle(content):
-        return _unpacked(content)
-    if not pdf_reader.is_pdf(content):
-        return _Material(content, Brought(content))
-    try:
-        attached = pdf_reader.attached_credential(content)
-    except pdf_reader.PdfUnreadable as unreadable:
-        return _Material(content, None, f"{unreadable.reason[:1].upper()}{unreadable.reason[1:]}.")
-    if attached is None:
-        return _Material(content, None, "There is no credential in this PDF.")
-    return _Material(content, Brought(attached, _pdf_digest(content, attached)))
-
-
-def _unpacked(content: bytes) -> _Material:
-    try:
-        bundle = proof_bundle.read_bundle(content)
-    except proof_bundle.BundleUnreadable as unreadable:
-        return _Material(content, None, f"{unreadable.reason[:1].upper()}{unreadable.reason[1:]}.")
-    if bundle.credential is None:
-        return _Material(content, None, "There is no credential in this bundle.")
-    digest = None
-    if bundle.pdf is not None:
-        digest = _pdf_digest(bundle.pdf, bundle.credential)
-    return _Material(content, Brought(bundle.credential, digest, bundle.status_list, bundle.tlog_proof))
-
-
-def _pdf_digest(pdf: bytes, attached: bytes) -> Finding | None:
-    try:
-        return check_pdf(pdf, attached, canonical.read_document(attached))
-    except canonical.UnsafeDocument:
-        return None  # the signature will be false
 
 
 def _file(what: str) -> bytes:

@@ -14,7 +14,7 @@ from typing import Any
 
 from conferral.domain.canonical import UnsafeDocument, read_document
 from conferral.domain.checkpoint import CheckpointRefused, NotPinned, VerifierKey, verify_tlog_proof
-from conferral.domain.data_integrity import ProofRefused, check_proof, read_proof
+from conferral.domain.data_integrity import ASSERTION, ProofRefused, check_proof, read_proof
 from conferral.domain.did import MalformedKey, public_key_of_did_key
 from conferral.domain.status_list import MalformedStatusList, decode_list, is_set, status_entry
 from conferral.domain.vc import timestamp
@@ -38,25 +38,25 @@ def issuer_of(document: Mapping[str, Any]) -> str:
     return identifier if isinstance(identifier, str) else ""
 
 
-def method_of(document: Mapping[str, Any]) -> str:
+def method_of(document: Mapping[str, Any], *, purpose: str = ASSERTION) -> str:
     """Return the verification method that the proof names, or an empty text."""
     try:
-        return str(read_proof(document)["verificationMethod"])
+        return str(read_proof(document, purpose=purpose)["verificationMethod"])
     except ProofRefused:
         return ""
 
 
-def check_signature(document: Mapping[str, Any], keys: Keys) -> Finding:
+def check_signature(document: Mapping[str, Any], keys: Keys, *, purpose: str = ASSERTION) -> Finding:
     """Check the proof with the named key, if it is one of those that the caller trusts.
 
     Returns:
         True; false with the reason; null when the named key is not among `keys`.
     """
     try:
-        method = str(read_proof(document)["verificationMethod"])
+        method = str(read_proof(document, purpose=purpose)["verificationMethod"])
         if method not in keys:
             return untold("the key that the proof names is not known")
-        check_proof(document, keys[method])
+        check_proof(document, keys[method], purpose=purpose)
     except ProofRefused as refused:
         return fails(str(refused))
     return holds(method)
@@ -88,9 +88,9 @@ def check_issuer(document: Mapping[str, Any], assertion_methods: Sequence[str]) 
     return holds(did)
 
 
-def did_key_keys(document: Mapping[str, Any]) -> dict[str, bytes]:
+def did_key_keys(document: Mapping[str, Any], *, purpose: str = ASSERTION) -> dict[str, bytes]:
     """Return the key of a did:key issuer, which is its own DID document. Shows authorship, not identity."""
-    method = method_of(document)
+    method = method_of(document, purpose=purpose)
     try:
         return {method: public_key_of_did_key(method)}
     except MalformedKey:

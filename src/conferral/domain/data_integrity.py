@@ -33,6 +33,11 @@ _SIGNATURE_BYTES = 64
 _OPTIONS = frozenset({"type", "cryptosuite", "created", "verificationMethod", "proofPurpose"})
 # What a proof may hold. An unknown member might be a condition that we would not check.
 _PROOF_MEMBERS = _OPTIONS | {"proofValue", "@context", "id"}
+ASSERTION = "assertionMethod"
+AUTHENTICATION = "authentication"
+"""The purpose of the proof of a presentation: its holder answers a verifier's challenge."""
+# What a proof may hold beside that; the signature covers it, and whoever asked compares it with his question.
+_MEMBERS_OF_PURPOSE = {ASSERTION: _PROOF_MEMBERS, AUTHENTICATION: _PROOF_MEMBERS | {"challenge", "domain"}}
 _TIMESTAMP = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,9})?(Z|[+-]\d{2}:\d{2})")
 _RDF_TYPE = "http://www.w3.org/1999/02/22-rdf-syntax-ns#type"
 _SECURITY = "https://w3id.org/security#"
@@ -99,19 +104,24 @@ def verify_proof(
 
 
 def check_proof(
-    document: Mapping[str, Any], public_key: bytes, *, contexts: Mapping[str, Document] | None = None
+    document: Mapping[str, Any],
+    public_key: bytes,
+    *,
+    purpose: str = ASSERTION,
+    contexts: Mapping[str, Document] | None = None,
 ) -> None:
-    """Check one proof: suite allow-listed, purpose assertionMethod, contexts and terms known, signature true.
+    """Check one proof: suite allow-listed, purpose as asked, contexts and terms known, signature true.
 
     Args:
         document: signed, with one proof object.
         public_key: 32 bytes, from a source the caller trusts.
+        purpose: what the proof must have been made for.
         contexts: see `canonical_nquads`.
 
     Raises:
         ProofRefused: any of these does not hold.
     """
-    proof = read_proof(document)
+    proof = read_proof(document, purpose=purpose)
     unsigned = {key: value for key, value in document.items() if key != "proof"}
     options = {key: value for key, value in proof.items() if key != "proofValue"}
     try:
@@ -156,7 +166,7 @@ def _check_signature(proof: Mapping[str, Any], signed: bytes, public_key: bytes)
         raise ProofRefused("the signature is not this key's over this content") from None
 
 
-def read_proof(document: Mapping[str, Any]) -> dict[str, Any]:
+def read_proof(document: Mapping[str, Any], *, purpose: str = ASSERTION) -> dict[str, Any]:
     """Return the one proof of a document, its shape checked.
 
     Raises:
@@ -167,9 +177,9 @@ def read_proof(document: Mapping[str, Any]) -> dict[str, Any]:
         raise ProofRefused("the document does not carry exactly one proof")
     if proof.get("type") != "DataIntegrityProof" or proof.get("cryptosuite") not in (EDDSA_RDFC, EDDSA_JCS):
         raise ProofRefused("the proof is of a type or cryptosuite that is not accepted")
-    if proof.get("proofPurpose") != "assertionMethod":
+    if proof.get("proofPurpose") != purpose:
         raise ProofRefused("the proof was made for another purpose")
-    if not proof.keys() <= _PROOF_MEMBERS:
+    if not proof.keys() <= _MEMBERS_OF_PURPOSE[purpose]:
         raise ProofRefused("the proof holds a member that is not understood")
     if not is_absolute_iri(proof.get("verificationMethod")):
         raise ProofRefused("the proof does not name its key")

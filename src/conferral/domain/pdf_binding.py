@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
@@ -19,6 +20,8 @@ from conferral.domain.pdf_attachment import AttachmentRefused, attach, split
 from conferral.domain.verification import Finding, fails, holds, untold
 
 PDF_MEDIA_TYPE: Final = "application/pdf"
+_PAGE_ADDRESS: Final = re.compile(rb"/c/([1-9A-HJ-NP-Za-km-z]{22})(?![1-9A-HJ-NP-Za-km-z])")
+_FIRST_ID: Final = re.compile(rb"/ID\s*\[\s*(\((?:[^()\\]|\\.){4,64}\)|<[0-9A-Fa-f]{8,64}>)")
 _SRI_PREFIX: Final = "sha384-"
 _SHA384_BYTES: Final = 48
 
@@ -45,6 +48,27 @@ def check_pdf(pdf: bytes, attachment: bytes, document: Mapping[str, Any]) -> Fin
             return holds("the PDF is the one that was signed, and nothing was added to it")
         return fails("something was added to the PDF, or changed, after it was issued")
     return fails("the pages are not those that were signed")
+
+
+def describe_difference(pdf: bytes, base: bytes, token: str) -> str:
+    """Say what a PDF is that is not the one issued with a credential: changed, extended, or another one.
+
+    Args:
+        pdf: what was brought.
+        base: the pages that were signed, from our own files.
+        token: the public token printed on them.
+    """
+    if pdf.startswith(base):
+        return "something was added to the PDF after it was issued"
+    own = _FIRST_ID.search(base)
+    if own is not None and own[1] in pdf and len(pdf) >= len(base):
+        return "the pages were changed after they were issued"
+    others = {found.decode() for found in _PAGE_ADDRESS.findall(pdf)} - {token}
+    if others:
+        return "the credential was put into the pages of another certificate"
+    if token.encode() in pdf:
+        return "the PDF was saved again or changed after it was issued"
+    return "the credential was put into another PDF; its pages were not issued with it"
 
 
 def _is_made_of(pdf: bytes, prefix: bytes, attachment: bytes, created: datetime) -> bool:

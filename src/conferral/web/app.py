@@ -24,7 +24,7 @@ from conferral.web.api import batches, credentials, mailbox, ops, tasks, webhook
 from conferral.web.console import PAGES as CONSOLE
 from conferral.web.limits import Limiter
 from conferral.web.previews import Previews
-from conferral.web.public import evidence, small_pages, verification
+from conferral.web.public import evidence, small_pages, verification, verify
 from conferral.web.site import EXTENSION, Site
 from conferral.web.waiting import Patience
 
@@ -62,7 +62,7 @@ def create_app(settings: Settings | None = None, runtime: Runtime | None = None)
         return app
     templating.install(app)
     app.config["TRUSTED_HOSTS"] = _trusted_hosts(settings)
-    for pages in (health.pages, verification.pages, evidence.pages, small_pages.pages, CONSOLE):
+    for pages in (health.pages, verification.pages, verify.pages, evidence.pages, small_pages.pages, CONSOLE):
         app.register_blueprint(pages)
     for resource in RESOURCES:
         app.register_api(resource)

@@ -21,6 +21,10 @@ idempotent_replays = Counter(
 )
 rate_limited = Counter("conferral_rate_limited_total", "Requests beyond a quota.", ["policy"])
 verifications = Counter("conferral_verifications_total", "Verdicts given on public pages.", ["verdict"])
+unlogged_signatures = Counter(
+    "conferral_unlogged_signatures_total",
+    "True signatures of ours on documents that we have no record of: a stolen key looks like this.",
+)
 
 
 def observe_request(method: str, route: str, status: int, seconds: float) -> None:
