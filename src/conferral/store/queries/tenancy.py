@@ -7,13 +7,21 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from conferral.store.records import Record
 from conferral.store.tables import api_keys, members, organisations, sessions, users
 
 USED_AT_PRECISION = timedelta(minutes=1)  # a busy key must not become a hot row
+
+
+# Built once: building a statement costs as much as executing it, and this one stands in every request.
+_KEY_BY_HANDLE = (
+    select(api_keys, organisations.c.suspended)
+    .join(organisations, organisations.c.id == api_keys.c.organisation_id)
+    .where(api_keys.c.handle == bindparam("handle"))
+)
 
 
 def add_organisation(session: Session, **values: Any) -> None:
@@ -105,11 +113,7 @@ def add_api_key(session: Session, **values: Any) -> None:
 
 def api_key_by_handle(session: Session, handle: str) -> Record | None:
     """Return a key, with whether its organisation is suspended."""
-    return session.execute(
-        select(api_keys, organisations.c.suspended)
-        .join(organisations, organisations.c.id == api_keys.c.organisation_id)
-        .where(api_keys.c.handle == handle)
-    ).one_or_none()
+    return session.execute(_KEY_BY_HANDLE, {"handle": handle}).one_or_none()
 
 
 def api_keys_of(session: Session, organisation_id: str) -> Sequence[Record]:
