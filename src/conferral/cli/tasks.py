@@ -17,6 +17,7 @@ _COLOURS = {SUCCESS: showing.GREEN, FAILURE: showing.RED, RETRY: showing.YELLOW}
 _NAMES = {
     "issue_credential": "Issue",
     "send_issuance_email": "E-mail",
+    "send_status_email": "E-mail about its standing",
     "send_report_email": "Report mail",
     "post_event": "Webhook",
     "expand_batch": "Expand batch",

@@ -20,7 +20,7 @@ from conferral.reliable.crash_points import crash_point
 from conferral.reliable.errors import LeaseLost, Permanent, Snooze
 from conferral.reliable.promises import promise
 from conferral.reliable.runs import Run
-from conferral.services import emailing, notifying
+from conferral.services import changing_status, emailing, notifying, status_lists
 from conferral.services.runtime import Runtime
 from conferral.store.queries import credentials, log
 from conferral.store.records import Record
@@ -57,12 +57,14 @@ def sequence(rt: Runtime, run: Run, name: str) -> None:
             reason = current.halted if current is not None else "missing"
             raise Snooze("log_halted", f"log {name} is halted: {reason}", seconds=HALTED_SECONDS)
         waiting = log.unsequenced(session, name, rt.log_batch)
+        lists: set[int] = set()
         if waiting:
             _extend(rt, session, current, waiting)
-            _issue(rt, session, waiting)
+            lists = _issue(rt, session, waiting)
         run.settle(session, {"leaves": len(waiting)})
         if len(waiting) == rt.log_batch:
             promise_turn(session, name)
+        status_lists.changed(rt, session, *lists)
         crash_point("log.before_commit")
     crash_point("log.after_commit")
 
@@ -100,7 +102,8 @@ def _sign(rt: Runtime, current: Record, size: int, root: bytes) -> str:
     return note
 
 
-def _issue(rt: Runtime, session: Session, waiting: Sequence[Record]) -> None:
+def _issue(rt: Runtime, session: Session, waiting: Sequence[Record]) -> set[int]:
+    """Issue what is in the log now, and retire what it replaces; return the status lists to sign."""
     issued_ids = credentials.record_issued(session, [row.credential_id for row in waiting], rt.database.now())
     issued = [row for row in waiting if row.credential_id in issued_ids]
     results: dict[str, Any] = {
@@ -109,8 +112,13 @@ def _issue(rt: Runtime, session: Session, waiting: Sequence[Record]) -> None:
         if row.run_id is not None
     }
     runs.wake(session, results)
-    emailing.promise_all(rt, session, "issued", [row for row in issued if row.send_email])
+    replacing, lists = changing_status.replace(rt, session, issued)
+    mailed = [row for row in issued if row.send_email]
+    for kind, is_second in (("issued", False), ("superseded", True)):
+        told = [row for row in mailed if (row.credential_id in replacing) is is_second]
+        emailing.promise_all(rt, session, kind, told)
     notifying.announce(rt, session, "credential.issued", issued, state="issued")
+    return lists
 
 
 def _ensure_log(rt: Runtime, name: str) -> None:

@@ -32,11 +32,13 @@ from conferral.reliable.promises import BULK, INTERACTIVE, Promise
 from conferral.reliable.promises import promise_all as promise_runs
 from conferral.reliable.runs import Run
 from conferral.services import magic
+from conferral.services.groups import GroupOf, batch_of
 from conferral.services.runtime import Runtime
 from conferral.store.queries import bookkeeping, credentials, deliveries, tenancy
 from conferral.store.records import Record
 
 TASK: Final = "tasks.notifications.send_issuance_email"
+STATUS_TASK: Final = "tasks.notifications.send_status_email"
 REPORT_TASK: Final = "tasks.notifications.send_report_email"
 LEASE_LEFT_SECONDS: Final = 5.0  # before the final dot: enough to record what it does
 BREAKER: Final = Limits(failures=5, first_seconds=10.0, longest_seconds=300.0)
@@ -44,20 +46,29 @@ PAUSED_SECONDS: Final = 900.0  # the server refuses us, not a message: look agai
 PROBE_SECONDS: Final = 120.0  # longer than the longest send: one probe at a time
 CONNECTION_CODES: Final = ("smtp_unreachable", "smtp_throttled")
 CLOSED: Final = "channel_closed"
+ISSUED: Final = "issued"
+RESIGNED: Final = "resigned"  # told once for each revision of the credential, and numbered as it is
+RECURRING: Final = ("suspended", "reinstated")  # may happen again, and is told again
 
 
-def promise_all(rt: Runtime, session: Session, kind: str, issued: Sequence[Record]) -> None:
+def promise_all(
+    rt: Runtime, session: Session, kind: str, told: Sequence[Record], *, group_of: GroupOf = batch_of
+) -> None:
     """Promise one e-mail for each credential, its identity fixed in this commit."""
-    rows = {row["id"]: row for row in (_delivery(rt, kind, one) for one in issued)}
-    by_delivery = dict(zip(rows, issued, strict=True))
+    earlier = {}
+    if kind in RECURRING:
+        earlier = deliveries.last_revisions(session, kind, [row.credential_id for row in told])
+    revisions = [row.revision if kind == RESIGNED else earlier.get(row.credential_id, 0) + 1 for row in told]
+    made = [_delivery(rt, kind, row, revision) for row, revision in zip(told, revisions, strict=True)]
+    by_delivery = {row["id"]: (row, credential) for row, credential in zip(made, told, strict=True)}
     # A message that was promised before (a restored log, a repeated turn) is not promised again.
-    new = deliveries.add_messages(session, list(rows.values()))
-    wanted = [one for one in rows if one in new]
-    ids = promise_runs(session, [_promise(one, kind, by_delivery[one]) for one in wanted])
+    new = deliveries.add_messages(session, made)
+    wanted = [one for one in by_delivery if one in new]
+    ids = promise_runs(session, [_promise(*by_delivery[one], group_of) for one in wanted])
     deliveries.set_runs(session, list(zip(wanted, ids, strict=True)))
 
 
-def _delivery(rt: Runtime, kind: str, row: Record) -> dict[str, Any]:
+def _delivery(rt: Runtime, kind: str, row: Record, revision: int) -> dict[str, Any]:
     domain = rt.mail_from.rpartition("@")[2]
     return {
         "id": rt.new_id("dlv"),
@@ -65,27 +76,28 @@ def _delivery(rt: Runtime, kind: str, row: Record) -> dict[str, Any]:
         "mode": row.mode,
         "channel": "email",
         "kind": kind,
-        "revision": 1,
+        "revision": revision,
         "credential_id": row.credential_id,
         "recipient": row.recipient_email,
         "locale": row.recipient_locale,
-        "message_id": f"<{row.credential_id}.{kind}.1@{domain}>",
+        "message_id": f"<{row.credential_id}.{kind}.{revision}@{domain}>",
         "state": "pending",
         "possible_duplicate": False,
         "created_at": rt.database.now().replace(microsecond=0),
     }
 
 
-def _promise(delivery_id: str, kind: str, row: Record) -> Promise:
+def _promise(delivery: dict[str, Any], row: Record, group_of: GroupOf) -> Promise:
+    kind, group = delivery["kind"], group_of(row)
     return Promise(
-        task=TASK,
-        args=[delivery_id],
-        key=f"mail:{row.credential_id}:{kind}:1",
+        task=TASK if kind == ISSUED else STATUS_TASK,
+        args=[delivery["id"]],
+        key=f"mail:{row.credential_id}:{kind}:{delivery['revision']}",
         subject=row.credential_id,
         tenant=row.organisation_id,
-        priority=BULK if row.batch_id else INTERACTIVE,
+        priority=BULK if group else INTERACTIVE,
         bundle_key=_channel(row.mode),
-        group_key=row.batch_id,
+        group_key=group,
     )
 
 

@@ -11,13 +11,11 @@ from sqlalchemy.orm import Session
 
 from conferral.domain import credential
 from conferral.reliable import dead_letters, status
-from conferral.reliable.promises import BULK, promise
 from conferral.reliable.runs import Run
 from conferral.reliable.tables import LIVE_STATES
 from conferral.services import anchoring, status_lists
 from conferral.services.runtime import Runtime
 from conferral.store.queries import bookkeeping, credentials, log, tenancy
-from conferral.store.queries import status_lists as lists
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +23,6 @@ ANSWERS_KEPT: Final = timedelta(hours=72)  # published: how long an Idempotency-
 MESSAGES_KEPT: Final = timedelta(days=7)
 STUCK_AFTER: Final = timedelta(minutes=15)
 LEAF_STUCK_AFTER: Final = timedelta(seconds=30)
-LIST_STALE_AFTER: Final = timedelta(hours=25)
 STUCK_LIMIT: Final = 1_000  # a pass; the next one goes on
 
 
@@ -59,10 +56,8 @@ def retry_stuck(rt: Runtime, run: Run) -> None:
             oldest = log.oldest_unsequenced(session, name)
             if oldest is not None and now - oldest > LEAF_STUCK_AFTER:
                 anchoring.promise_turn(session, name)
-        for number in lists.overdue(session, now - LIST_STALE_AFTER):
-            key = f"status.publish:{number}"
-            promise(session, status_lists.PUBLISH_TASK, [str(number)], coalesce=key, priority=BULK)
-        run.settle(session, {"revived": len(revived)})
+        lists = status_lists.catch_up(rt, session)
+        run.settle(session, {"revived": len(revived), "lists": lists})
     for credential_id in revived:
         logger.error("stuck_credential_revived", extra={"credential_id": credential_id, "code": "internal"})
 

@@ -62,7 +62,7 @@ def request(rt: Runtime, session: Session, caller: Caller, wanted: Wanted, *, is
         )
         if earlier is not None:  # somebody else asked for it at this very moment
             return _again(session, earlier, row["content_digest"], issue=issue)
-    run_id = _promise(session, row["id"], caller.organisation_id) if issue else None
+    run_id = promise_issuing(session, row["id"], caller.organisation_id) if issue else None
     crash_point("accept.before_commit")
     return Accepted(row["id"], run_id, credential.QUEUED, is_new=True)
 
@@ -78,7 +78,7 @@ def request_existing(session: Session, caller: Caller, credential_id: str) -> Ac
         raise Problem("not_found", f"there is no credential {credential_id[:40]}")
     if row.run_id is not None:
         return Accepted(row.id, row.run_id, row.state, is_new=False)
-    run_id = _promise(session, row.id, caller.organisation_id)
+    run_id = promise_issuing(session, row.id, caller.organisation_id)
     return Accepted(row.id, run_id, row.state, is_new=True)
 
 
@@ -90,11 +90,12 @@ def _again(session: Session, earlier: Record, digest: bytes, *, issue: bool) -> 
         )
     run_id = earlier.run_id
     if issue and run_id is None:
-        run_id = _promise(session, earlier.id, earlier.organisation_id)
+        run_id = promise_issuing(session, earlier.id, earlier.organisation_id)
     return Accepted(earlier.id, run_id, earlier.state, is_new=False)
 
 
-def _promise(session: Session, credential_id: str, organisation_id: str) -> str:
+def promise_issuing(session: Session, credential_id: str, organisation_id: str) -> str:
+    """Promise the run that issues a credential, and name it in its row; return the run's id."""
     run_id = promise(
         session,
         TASK,
@@ -159,7 +160,8 @@ def perform(rt: Runtime, run: Run, credential_id: str) -> dict[str, str] | None:
 def _take_up_again(rt: Runtime, credential_id: str) -> None:
     # Only a person's replay executes the run of a failed credential again.
     with rt.database.transaction() as session:
-        credentials.record_requeued(session, credential_id)
+        if not credentials.record_requeued(session, credential_id):
+            raise Permanent("state_conflict", f"{credential_id}: another one replaces its predecessor by now")
 
 
 def give_up(rt: Runtime, session: Session, run: Run, error: Permanent) -> None:

@@ -24,6 +24,7 @@ from conferral.reliable.crash_points import crash_point
 from conferral.reliable.errors import Permanent, Retryable, Snooze
 from conferral.reliable.promises import BULK, INTERACTIVE, Promise, promise_all
 from conferral.reliable.runs import Run
+from conferral.services.groups import GroupOf, batch_of
 from conferral.services.runtime import Runtime
 from conferral.store.queries import deliveries
 from conferral.store.records import Record
@@ -39,45 +40,54 @@ FAILING: Final = "endpoint_failing"
 
 
 def announce(
-    rt: Runtime, session: Session, event_type: str, subjects: Sequence[Record], *, state: str
+    rt: Runtime,
+    session: Session,
+    event_type: str,
+    subjects: Sequence[Record],
+    *,
+    state: str,
+    group_of: GroupOf = batch_of,
 ) -> None:
     """Make one event for each credential and promise its delivery to every endpoint that wants it."""
     if not subjects:
         return
-    now = rt.database.now()
     ids = {_credential_id(row): row for row in subjects}
     last = deliveries.last_sequences(session, list(ids))
-    made: list[dict[str, Any]] = []
-    for credential_id, row in ids.items():
-        sequence = last.get(credential_id, 0) + 1
-        data = {
-            "api_version": API_VERSION,
-            "livemode": row.mode == "live",
-            "organisation_id": row.organisation_id,
-            "sequence": sequence,
-            "credential_id": credential_id,
-            "external_id": row.external_id,
-            "state": state,
-            "links": {
-                "credential": rt.url(f"/v1/credentials/{credential_id}"),
-                "page": rt.url(f"/c/{row.token}"),
-            },
-        }
-        made.append(
-            {
-                "id": rt.new_id("evt"),
-                "organisation_id": row.organisation_id,
-                "mode": row.mode,
-                "type": event_type,
-                "credential_id": credential_id,
-                "sequence": sequence,
-                "body": webhook_event.event_body(event_type, now, data),
-                "created_at": now,
-            }
-        )
+    made = [
+        _event(rt, event_type, row, sequence=last.get(credential_id, 0) + 1, state=state)
+        for credential_id, row in ids.items()
+    ]
     deliveries.add_events(session, made)
-    batches = {credential_id: row.batch_id for credential_id, row in ids.items()}
-    _promise_deliveries(rt, session, made, batches)
+    groups = {credential_id: group_of(row) for credential_id, row in ids.items()}
+    _promise_deliveries(rt, session, made, groups)
+
+
+def _event(rt: Runtime, event_type: str, row: Record, *, sequence: int, state: str) -> dict[str, Any]:
+    now = rt.database.now()
+    credential_id = _credential_id(row)
+    data = {
+        "api_version": API_VERSION,
+        "livemode": row.mode == "live",
+        "organisation_id": row.organisation_id,
+        "sequence": sequence,
+        "credential_id": credential_id,
+        "external_id": row.external_id,
+        "state": state,
+        "links": {
+            "credential": rt.url(f"/v1/credentials/{credential_id}"),
+            "page": rt.url(f"/c/{row.token}"),
+        },
+    }
+    return {
+        "id": rt.new_id("evt"),
+        "organisation_id": row.organisation_id,
+        "mode": row.mode,
+        "type": event_type,
+        "credential_id": credential_id,
+        "sequence": sequence,
+        "body": webhook_event.event_body(event_type, now, data),
+        "created_at": now,
+    }
 
 
 def _credential_id(row: Record) -> str:
@@ -86,7 +96,7 @@ def _credential_id(row: Record) -> str:
 
 
 def _promise_deliveries(
-    rt: Runtime, session: Session, made: Sequence[dict[str, Any]], batches: dict[str, str | None]
+    rt: Runtime, session: Session, made: Sequence[dict[str, Any]], groups: dict[str, str | None]
 ) -> None:
     organisations = sorted({event["organisation_id"] for event in made})
     subscribed = deliveries.enabled_endpoints(session, organisations)
@@ -99,7 +109,7 @@ def _promise_deliveries(
                 continue
             delivery_id = rt.new_id("dlv")
             rows.append(_delivery_row(delivery_id, event, endpoint.id))
-            batch_id = batches.get(event["credential_id"])
+            group = groups.get(event["credential_id"])
             promised.append(
                 Promise(
                     task=TASK,
@@ -107,9 +117,9 @@ def _promise_deliveries(
                     key=f"hook:{event['id']}:{endpoint.id}",
                     subject=event["credential_id"],
                     tenant=event["organisation_id"],
-                    priority=BULK if batch_id else INTERACTIVE,
+                    priority=BULK if group else INTERACTIVE,
                     bundle_key=endpoint.id,
-                    group_key=batch_id,
+                    group_key=group,
                 )
             )
     deliveries.add_all(session, rows)

@@ -19,6 +19,7 @@ from conferral.adapters import design_store
 from conferral.domain import api_key
 from conferral.domain.credential import Mode
 from conferral.domain.problems import Problem
+from conferral.domain.status_change import REVOCATION, SUSPENSION
 from conferral.services import status_lists
 from conferral.services.runtime import Caller, Runtime
 from conferral.store.queries import bookkeeping, issuers, tenancy
@@ -31,6 +32,7 @@ DEFAULT_SCOPES: Final = (
     "credentials:read", "credentials:write", "batches:read", "batches:write", "templates:read",
     "webhooks:read", "webhooks:write", "ops:read",
 )  # fmt: skip
+MODES: Final[tuple[Mode, ...]] = ("live", "test")
 DEMO_SLUG: Final = "demo"
 DEMO_LOGIN: Final = "admin@demo.example"
 
@@ -70,10 +72,7 @@ def create_organisation(rt: Runtime, session: Session, name: str, *, slug: str |
     organisation_id = rt.new_id("org")
     now = rt.database.now()
     tenancy.add_organisation(session, id=organisation_id, slug=slug, name=name, created_at=now)
-    _add_template(rt, session, organisation_id, "diploma")
-    modes: tuple[Mode, ...] = ("live", "test")
-    for mode in modes:
-        status_lists.open_list(rt, session, organisation_id, mode, "revocation")
+    add_template(rt, session, organisation_id, "diploma", design="diploma")
     bookkeeping.audit(
         session,
         organisation_id=organisation_id,
@@ -85,7 +84,38 @@ def create_organisation(rt: Runtime, session: Session, name: str, *, slug: str |
     return organisation_id
 
 
-def _add_template(rt: Runtime, session: Session, organisation_id: str, design: str) -> None:
+def add_template(
+    rt: Runtime, session: Session, organisation_id: str, name: str, *, design: str, suspendable: bool = False
+) -> str:
+    """Insert a template of a built-in design; return its id.
+
+    Args:
+        rt: the runtime.
+        session: the caller's transaction.
+        organisation_id: whose.
+        name: how requests name it; free in the organisation.
+        design: a built-in design.
+        suspendable: whether its credentials can be suspended and reinstated. A set bit then says suspended,
+            also of a revoked one, to everybody but our own page; it cannot be chosen afterwards.
+
+    Raises:
+        Problem: `validation_failed` for an unknown design, `state_conflict` for a taken name.
+    """
+    if design not in design_store.design_names():
+        known = ", ".join(design_store.design_names())
+        raise Problem("validation_failed", f"there is no design {design[:60]!r}; known: {known}")
+    if issuers.template(session, organisation_id, name) is not None:
+        raise Problem("state_conflict", f"there is a template {name!r} already; choose another name")
+    purpose = SUSPENSION if suspendable else REVOCATION
+    for mode in MODES:  # here, because drawing a list's order takes too long for a request
+        if status_lists.is_missing(session, organisation_id, mode, purpose):
+            status_lists.open_list(rt, session, organisation_id, mode, purpose)
+    return _insert_template(rt, session, organisation_id, name, design=design, purpose=purpose)
+
+
+def _insert_template(
+    rt: Runtime, session: Session, organisation_id: str, name: str, *, design: str, purpose: str
+) -> str:
     template_id, version_id = rt.new_id("tpl"), rt.new_id("tpv")
     theme = design_store.default_theme(design)
     now = rt.database.now()
@@ -93,7 +123,7 @@ def _add_template(rt: Runtime, session: Session, organisation_id: str, design: s
         session,
         id=template_id,
         organisation_id=organisation_id,
-        name=design,
+        name=name,
         achievement_id=uuid.UUID(bytes=rt.random(16), version=4).urn,
         current_version_id=version_id,
         created_at=now,
@@ -108,9 +138,10 @@ def _add_template(rt: Runtime, session: Session, organisation_id: str, design: s
         design_version=design_store.version_of(design, theme),
         description="Awarded on completing the course.",
         criteria="The holder completed the course and met its requirements.",
-        status_purpose="revocation",
+        status_purpose=purpose,
         created_at=now,
     )
+    return template_id
 
 
 def create_key(

@@ -7,8 +7,8 @@ from typing import Any
 
 from conferral.reliable.runs import Run
 from conferral.reliable.task import MAX_BUNDLE, task
-from conferral.services import batching, housekeeping, issuing, status_lists
-from conferral.tasks.policy import ISSUE, MAINTENANCE
+from conferral.services import batching, changing_batches, housekeeping, issuing, status_lists
+from conferral.tasks.policy import ISSUE, MAINTENANCE, PUBLISH
 from conferral.tasks.process import buried_by, runtime
 
 
@@ -30,10 +30,16 @@ def open_status_list(run: Run, organisation_id: str, mode: str, purpose: str) ->
     status_lists.open_next(runtime(), run, organisation_id, mode, purpose)
 
 
-@task("tasks.issuance.publish_status_list", policy=MAINTENANCE)
+@task("tasks.issuance.publish_status_list", policy=PUBLISH)
 def publish_status_list(run: Run, number: str) -> None:
     """Sign a status list as its rows are now."""
     status_lists.publish(runtime(), run, number)
+
+
+@task("tasks.issuance.change_batch", policy=ISSUE)
+def change_batch(run: Run, batch_id: str, *words: str) -> None:
+    """Revoke, suspend or reinstate the next credentials of a batch."""
+    changing_batches.perform(runtime(), run, batch_id, *words)
 
 
 @task("tasks.issuance.retry_stuck", policy=MAINTENANCE)

@@ -18,6 +18,12 @@ def send_issuance_email(run: Run, delivery_id: str) -> None:
     emailing.send(runtime(), run, delivery_id)
 
 
+@task("tasks.notifications.send_status_email", policy=EMAIL, on_dead=GIVE_UP, bundle=MAX_BUNDLE)
+def send_status_email(run: Run, delivery_id: str) -> None:
+    """Tell one recipient that the credential is revoked, suspended, in force again, or corrected."""
+    emailing.send(runtime(), run, delivery_id)
+
+
 @task("tasks.notifications.send_report_email", policy=EMAIL, on_dead=GIVE_UP)
 def send_report_email(run: Run, delivery_id: str) -> None:
     """Send one day's report to an owner."""

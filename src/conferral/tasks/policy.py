@@ -28,4 +28,8 @@ WEBHOOK: Final = RetryPolicy(
     ),
     growing=True,
 )  # fmt: skip
+# What is withdrawn must be seen to be withdrawn: 9 attempts, the last ones after hours.
+PUBLISH: Final = RetryPolicy(
+    ceilings_seconds=(1.0, 5.0, 15.0, MINUTE, 5 * MINUTE, 15 * MINUTE, HOUR, 2 * HOUR), growing=True
+)
 MAINTENANCE: Final = RetryPolicy(ceilings_seconds=(10.0, MINUTE, 5 * MINUTE))

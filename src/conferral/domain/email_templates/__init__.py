@@ -19,7 +19,15 @@ Direction = Literal["ltr", "rtl"]
 
 LOCALES: Final = ("en", "es", "fr", "ar")
 DEFAULT_LOCALE: Final = "en"
-KINDS: Final = ("issued", "resigned", "daily_report")
+KINDS: Final = (
+    "issued",
+    "resigned",
+    "revoked",
+    "suspended",
+    "reinstated",
+    "superseded",
+    "daily_report",
+)
 FIGURES: Final = (
     "issued",
     "waiting",

@@ -113,3 +113,9 @@ def purge_messages(session: Session, before: datetime) -> int:
 def audit(session: Session, **values: Any) -> None:
     """Write one line of who did what; ids only."""
     session.execute(insert(audit_log).values(**values))
+
+
+def audit_all(session: Session, rows: Sequence[dict[str, Any]]) -> None:
+    """Write many lines of who did what."""
+    if rows:
+        session.execute(insert(audit_log), list(rows))

@@ -159,14 +159,26 @@ def record_failed(session: Session, credential_id: str, code: str, detail: str) 
 
 
 def record_requeued(session: Session, credential_id: str) -> bool:
-    """Move failed → queued, by a person's retry."""
-    return _move(session, credential_id, credential.QUEUED, failure_code=None, failure_detail=None)
+    """Move failed → queued, by a person's retry; False if another one replaces its predecessor by now."""
+    other = credentials.alias()
+    is_taken = select(other.c.id).where(
+        other.c.supersedes == credentials.c.supersedes,
+        other.c.id != credentials.c.id,
+        other.c.state.not_in((credential.FAILED, credential.ERASED)),
+    )
+    return _move(
+        session, credential_id, credential.QUEUED, ~is_taken.exists(), failure_code=None, failure_detail=None
+    )
 
 
-def _move(session: Session, credential_id: str, state: str, **values: Any) -> bool:
+def _move(session: Session, credential_id: str, state: str, *conditions: Any, **values: Any) -> bool:
     moved = session.execute(
         update(credentials)
-        .where(credentials.c.id == credential_id, credentials.c.state.in_(credential.sources_of(state)))
+        .where(
+            credentials.c.id == credential_id,
+            credentials.c.state.in_(credential.sources_of(state)),
+            *conditions,
+        )
         .values(state=state, **values)
     )
     return bool(moved.rowcount == 1)  # type: ignore[attr-defined]  # CursorResult, by construction

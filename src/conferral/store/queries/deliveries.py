@@ -67,6 +67,16 @@ def add_messages(session: Session, rows: Sequence[dict[str, Any]]) -> set[str]:
     return set(session.execute(statement.returning(deliveries.c.id), list(rows)).scalars())
 
 
+def last_revisions(session: Session, kind: str, credential_ids: Sequence[str]) -> dict[str, int]:
+    """Return how often each credential's recipient was told this by e-mail, of those that were."""
+    found = session.execute(
+        select(deliveries.c.credential_id, func.max(deliveries.c.revision))
+        .where(deliveries.c.credential_id.in_(credential_ids), deliveries.c.kind == kind)
+        .group_by(deliveries.c.credential_id)
+    )
+    return {row.credential_id: row[1] for row in found}
+
+
 def set_runs(session: Session, pairs: Sequence[tuple[str, str]]) -> None:
     """Name the runs that execute deliveries: (delivery id, run id)."""
     if pairs:

@@ -59,6 +59,7 @@ def unsequenced(session: Session, log: str, limit: int) -> Sequence[Record]:
             credentials.c.send_email,
             credentials.c.recipient_email,
             credentials.c.recipient_locale,
+            credentials.c.supersedes,
         )
         .join(credentials, credentials.c.id == leaves.c.credential_id)
         .where(leaves.c.leaf_index.is_(None), leaves.c.log == log)

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 
 from conferral.domain import credential
@@ -82,6 +82,16 @@ def served(session: Session, number: int) -> Record | None:
     ).one_or_none()
 
 
+def signed_at(session: Session, numbers: Collection[int]) -> Sequence[tuple[int, datetime | None]]:
+    """Return (number, when it was signed last) of lists in the order of their numbers."""
+    found = session.execute(
+        select(status_lists.c.number, status_lists.c.signed_at)
+        .where(status_lists.c.number.in_(set(numbers)))
+        .order_by(status_lists.c.number)
+    )
+    return [(row.number, row.signed_at) for row in found]
+
+
 def set_indices(session: Session, number: int, purpose: str) -> Sequence[int]:
     """Return the indices whose credentials are withdrawn: the list is a projection of rows."""
     return session.execute(
@@ -108,3 +118,18 @@ def overdue(session: Session, before: datetime) -> Sequence[int]:
             (status_lists.c.signed_at < before) | status_lists.c.signed_at.is_(None)
         )
     ).scalars().all()  # fmt: skip
+
+
+def changed_between(
+    session: Session, since: datetime, until: datetime
+) -> Sequence[tuple[int, datetime | None, datetime]]:
+    """Return (number, signed at, newest change) of the lists in which something changed in a span of time."""
+    newest = func.max(credentials.c.status_changed_at)
+    found = session.execute(
+        select(status_lists.c.number, status_lists.c.signed_at, newest.label("changed_at"))
+        .join(credentials, credentials.c.status_list_number == status_lists.c.number)
+        .where(credentials.c.status_changed_at >= since, credentials.c.status_changed_at < until)
+        .group_by(status_lists.c.number, status_lists.c.signed_at)
+        .order_by(status_lists.c.number)
+    )
+    return [(row.number, row.signed_at, row.changed_at) for row in found]
