@@ -13,7 +13,7 @@ from sqlalchemy import event, insert, text
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session
 
-from conferral.reliable import destinations, rescue, runs, status
+from conferral.reliable import destinations, pauses, rescue, runs, status
 from conferral.reliable.dispatcher import Dispatcher
 from conferral.reliable.holding import Holding
 from conferral.reliable.ids import new_run_id
@@ -40,6 +40,7 @@ def _fill(house: House) -> None:
     finished = [
         common
         | {"id": new_run_id(), "state": "SUCCESS", "due_at": now, "tenant": f"t{n % 7}", "key": f"k{n}"}
+        | {"group_key": "batch"}
         | {"coalesce_key": f"c{n % 50}", "bundle_key": "relay", "rung_at": now}
         for n in range(FINISHED)
     ]
@@ -110,8 +111,16 @@ def _rescue(_: House, session: Session) -> None:
 
 def _defer(house: House, session: Session) -> None:
     destinations.defer(session, "relay", house.time() - timedelta(days=1), "x")
+    destinations.recall(session, "relay", "x", house.time())
     runs.successor_of(session, "c1")
     runs.unring(session, [new_run_id()])
+
+
+def _pause(_: House, session: Session) -> None:
+    pauses.pause(session, "group", "batch")
+    pauses.move_group(session, "batch")
+    pauses.resume(session, "group", "batch")
+    pauses.move_group(session, "batch")
 
 
 def _choose(house: House, session: Session) -> None:
@@ -122,7 +131,7 @@ def _count(house: House, session: Session) -> None:
     status.queue_status(session, "fast", house.time())
 
 
-@pytest.mark.parametrize("hot", [_claim, _promise, _rescue, _defer, _choose, _count])
+@pytest.mark.parametrize("hot", [_claim, _promise, _rescue, _defer, _pause, _choose, _count])
 def test_no_statement_reads_finished_rows(house: House, hot: Callable[[House, Session], None]) -> None:
     """What is done twice a second or once a run goes through an index of live rows or by key."""
     with Explained(house) as explained, house.database.transaction() as session:

@@ -89,7 +89,7 @@ def revive(session: Session, run_id: str) -> bool:
     """
     now = terms_of(session).now()
     fresh: dict[str, Any] = {
-        "state": PENDING, "spent": 0, "due_at": now, "rung_at": None, "finished_at": None,
+        "state": PENDING, "spent": 0, "due_at": now, "rung_at": None, "held": False, "finished_at": None,
         "result": None, "error_code": None, "error_detail": None,
     }  # fmt: skip
     ended = (runs.c.id == run_id, runs.c.state.in_((FAILURE, SUCCESS, REVOKED)))
@@ -114,7 +114,7 @@ def _replay_one(session: Session, row: Any, now: datetime) -> bool:
     fence = (runs.c.id == row.id, runs.c.state == FAILURE, runs.c.attempt == row.attempt)
     fresh: dict[str, Any] = {
         "state": PENDING, "spent": 0, "due_at": now, "rung_at": now if at_once else None,
-        "finished_at": None, "error_code": None, "error_detail": None,
+        "held": False, "finished_at": None, "error_code": None, "error_detail": None,
     }  # fmt: skip
     try:
         with session.begin_nested():

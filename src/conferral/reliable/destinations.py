@@ -25,7 +25,7 @@ def defer(
     moved = session.execute(
         update(runs)
         .where(runs.c.bundle_key == bundle_key, CLAIMABLE, runs.c.due_at < until)
-        .where(runs.c.due_at <= due_by if due_by is not None else True)
+        .where(*(() if due_by is None else (runs.c.due_at <= due_by,)))
         .values(due_at=until, rung_at=None, error_code=code)
     )
     return int(moved.rowcount)  # type: ignore[attr-defined]  # CursorResult, by construction

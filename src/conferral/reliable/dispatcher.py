@@ -43,6 +43,8 @@ BUSY_PAUSE_SECONDS = 0.05  # after a pass that left due runs behind
 WORKER_SEEN_SECONDS = 30.0  # three heartbeats
 WORKER_FORGOTTEN = timedelta(days=1)
 PRUNE_EVERY_SECONDS = 3600.0
+GROUPS_A_PASS = 10  # moved by one pass, so that ringing never waits for them for long
+LATECOMERS_EVERY_SECONDS = 5.0  # runs promised into a paused group are stepped over until then
 
 
 class Dispatcher:
@@ -62,6 +64,7 @@ class Dispatcher:
         self._prune_at = 0.0
         self._turns: dict[str, Turn] = {}  # whose turn it is, by queue
         self._allowance: dict[str, tuple[float, float]] = {}  # queue -> (runs allowed, as of)
+        self._settled_groups: dict[str, float] = {}  # paused group -> when to look for latecomers
 
     def start(self) -> None:
         """Begin to lead, or to stand by."""
@@ -106,12 +109,12 @@ class Dispatcher:
         """Make one pass; return whether due runs were left behind."""
         self._rescue()
         self._prune_workers()
+        behind = self._move_groups()
         with self._context.snapshot() as session:
             slots = _slots(session, self._context.now())
             paused = pauses.paused(session)
         if self._bell.is_quiet:
             return False  # nothing can be rung; marking and unmarking would be all we do
-        behind = False
         for queue in self._context.routing.queues:
             if queue in paused.queues:
                 continue
@@ -119,6 +122,22 @@ class Dispatcher:
             behind |= self._top_up(queue, bound, sorted(paused.groups))
             self._ring_again(queue, bound)
         return behind
+
+    def _move_groups(self) -> bool:
+        """Hold or release a part of each group that was paused or resumed; return whether some are left."""
+        with self._context.snapshot() as session:
+            groups = pauses.groups(session)
+        now = time.monotonic()
+        known = {group: at for group, at in self._settled_groups.items() if groups.get(group)}
+        unsettled = [group for group in groups if known.get(group, 0.0) <= now]
+        left_behind = len(unsettled) > GROUPS_A_PASS
+        for group in unsettled[:GROUPS_A_PASS]:
+            with self._context.transaction() as session:
+                is_left = pauses.move_group(session, group)
+            known[group] = now if is_left else now + LATECOMERS_EVERY_SECONDS
+            left_behind |= is_left
+        self._settled_groups = known
+        return left_behind
 
     def _rescue(self) -> None:
         """Bring back what dead or frozen workers held; one read when there is nothing."""

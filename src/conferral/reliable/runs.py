@@ -36,7 +36,7 @@ from conferral.reliable.tables import (
     runs,
 )
 
-UNLEASED: Mapping[str, Any] = {"lease_owner": None, "lease_until": None, "rung_at": None}
+UNLEASED: Mapping[str, Any] = {"lease_owner": None, "lease_until": None, "rung_at": None, "held": False}
 MAX_DETAIL = 500  # characters of an explanation that are kept
 MAX_CODE = 60  # the column's length
 # Hosts measure the database's clock, each with its own small error. A run that is due here
@@ -46,7 +46,7 @@ CLOCK_TOLERANCE = timedelta(milliseconds=250)
 _PAUSED = exists().where(
     or_(
         and_(pauses.c.scope == "queue", pauses.c.name == runs.c.queue),
-        and_(pauses.c.scope == "group", pauses.c.name == runs.c.group_key),
+        and_(pauses.c.scope == "group", pauses.c.name == runs.c.group_key, pauses.c.resumed_at.is_(None)),
     )
 )
 
@@ -147,6 +147,7 @@ def claim(
             lease_owner=owner,
             lease_until=now + timedelta(seconds=lease_seconds),
             rung_at=None,
+            held=False,
             started_at=literal(now, runs.c.started_at.type) if alone else None,
         )
         .returning(*_CLAIMED)

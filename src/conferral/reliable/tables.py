@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     DateTime,
@@ -24,6 +25,7 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    false,
     text,
 )
 
@@ -78,7 +80,7 @@ LIVE_STATES = (PENDING, STARTED, RETRY, WAITING)
 
 # Partial indexes are used only where a query repeats their condition literally.
 CLAIMABLE = text("state IN ('PENDING', 'RETRY')")
-UNRUNG = text("state IN ('PENDING', 'RETRY') AND rung_at IS NULL")
+UNRUNG = text("state IN ('PENDING', 'RETRY') AND rung_at IS NULL AND NOT held")
 RUNG = text("state IN ('PENDING', 'RETRY') AND rung_at IS NOT NULL")
 LEASED = text("state = 'STARTED'")
 PARKED = text("state = 'FAILURE'")
@@ -103,6 +105,7 @@ runs = Table(
     Column("snoozes", Integer, nullable=False, server_default="0"),  # claims that left no attempt
     Column("due_at", UtcDateTime, nullable=False),
     Column("rung_at", UtcDateTime),
+    Column("held", Boolean, nullable=False, server_default=false()),  # its group is paused; see pauses.py
     Column("lease_owner", String(120)),
     Column("lease_until", UtcDateTime),
     Column("waiting_for", String(80)),
@@ -145,6 +148,7 @@ Index(
     runs.c.group_key,
     runs.c.task,
     runs.c.state,
+    runs.c.held,
     sqlite_where=_GROUPED,
     postgresql_where=_GROUPED,
 )
@@ -190,6 +194,7 @@ pauses = Table(
     Column("scope", String(10), nullable=False),
     Column("name", String(80), nullable=False),
     Column("since", UtcDateTime, nullable=False),
+    Column("resumed_at", UtcDateTime),  # of a group whose runs are still being released
     PrimaryKeyConstraint("scope", "name"),
     CheckConstraint("scope IN ('queue', 'group')", name="pauses_scope"),
 )

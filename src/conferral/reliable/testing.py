@@ -224,6 +224,9 @@ def _due_messages(context: Context, tasks: Mapping[str, Task]) -> list[str]:
     """Rescue, choose and bundle as the dispatcher does; return the messages as Redis would hold them."""
     with context.transaction() as session:
         rescue_expired(session, burials(tasks))
+        for group in pauses.groups(session):
+            while pauses.move_group(session, group):
+                pass
         runs.unring(session, list(session.execute(select(runs_table.c.id).where(RUNG)).scalars()))
     messages: list[str] = []
     with context.snapshot() as session:

@@ -47,6 +47,7 @@ def upgrade() -> None:
         sa.Column("scope", sa.String(length=10), nullable=False),
         sa.Column("name", sa.String(length=80), nullable=False),
         sa.Column("since", UtcDateTime(), nullable=False),
+        sa.Column("resumed_at", UtcDateTime(), nullable=True),
         sa.CheckConstraint("scope IN ('queue', 'group')", name="pauses_scope"),
         sa.PrimaryKeyConstraint("scope", "name"),
     )
@@ -69,6 +70,7 @@ def upgrade() -> None:
         sa.Column("snoozes", sa.Integer(), server_default="0", nullable=False),
         sa.Column("due_at", UtcDateTime(), nullable=False),
         sa.Column("rung_at", UtcDateTime(), nullable=True),
+        sa.Column("held", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("lease_owner", sa.String(length=120), nullable=True),
         sa.Column("lease_until", UtcDateTime(), nullable=True),
         sa.Column("waiting_for", sa.String(length=80), nullable=True),
@@ -106,12 +108,12 @@ def upgrade() -> None:
             "runs_due",
             ["queue", "priority", "tenant", "due_at"],
             unique=False,
-            sqlite_where=sa.text("state IN ('PENDING', 'RETRY') AND rung_at IS NULL"),
-            postgresql_where=sa.text("state IN ('PENDING', 'RETRY') AND rung_at IS NULL"),
+            sqlite_where=sa.text("state IN ('PENDING', 'RETRY') AND rung_at IS NULL AND NOT held"),
+            postgresql_where=sa.text("state IN ('PENDING', 'RETRY') AND rung_at IS NULL AND NOT held"),
         )
         batch_op.create_index(
             "runs_group",
-            ["group_key", "task", "state"],
+            ["group_key", "task", "state", "held"],
             unique=False,
             sqlite_where=sa.text("group_key IS NOT NULL"),
             postgresql_where=sa.text("group_key IS NOT NULL"),
