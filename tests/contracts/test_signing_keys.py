@@ -232,7 +232,7 @@ def test_both_revisions_are_in_the_log_when_a_credential_is_signed_again(product
 def test_each_revision_is_one_when_the_process_dies_signing_again(
     product: Product, point: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Lost 0, second identities 0: wherever it dies, each credential has one next revision, leaf, mail, event."""
+    """Lost 0, second identities 0: each credential has one next revision, one leaf, one mail, one event."""
     monkeypatch.setattr(resigning, "CHUNK", 2)
     with FakeWebhook() as receiver:
         product.subscribe(receiver.url, "credential.resigned")

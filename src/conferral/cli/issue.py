@@ -3,20 +3,16 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import click
 
-from conferral.cli import installation, showing, tasks
-from conferral.cli.main import FAILED, USAGE
-from conferral.cli.progress import LOOK_SECONDS, STILL_RUNNING
+from conferral.cli import installation, showing, waiting
+from conferral.cli.main import USAGE
 from conferral.domain.problems import FieldError, Problem
-from conferral.reliable import status
 from conferral.services import issuing
 from conferral.services.admission import Wanted
 from conferral.services.issuing import Accepted
-from conferral.services.runtime import Runtime
 
 WAIT_SECONDS = 60.0
 _OPTIONS = {"template_id": "template"}
@@ -64,7 +60,7 @@ def issue(
         _announce(accepted, as_json=as_json)
         if not wait or accepted.run_id is None:
             return 0
-        return _wait(rt, accepted.run_id, timeout, as_json=as_json)
+        return waiting.report(rt, accepted.run_id, timeout, as_json=as_json)
 
 
 def _by_option(problem: Problem) -> list[FieldError]:
@@ -90,23 +86,3 @@ def _announce(accepted: Accepted, *, as_json: bool) -> None:
     showing.say(f"{accepted.credential_id}  {accepted.state}{known}")
     showing.say(f"  follow: conferral status {accepted.run_id}")
     showing.say(f"  history: conferral timeline {accepted.credential_id}")
-
-
-def _wait(rt: Runtime, run_id: str, timeout: float, *, as_json: bool) -> int:
-    deadline = time.monotonic() + timeout
-    while True:
-        with rt.database.snapshot() as session:
-            found = status.status_of(session, run_id)
-        is_final = found is None or found.state in tasks.FINAL
-        if is_final or time.monotonic() >= deadline:
-            break
-        time.sleep(LOOK_SECONDS)
-    if found is not None:
-        if as_json:
-            showing.emit(tasks.record_of(found))
-        else:
-            showing.say(tasks.line_of(found))
-    if not is_final:
-        showing.remark(f"Still running after {timeout:g} s; follow it with: conferral status {run_id}")
-        return STILL_RUNNING
-    return 0 if found is not None and found.state == "SUCCESS" else FAILED

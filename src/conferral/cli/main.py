@@ -30,6 +30,10 @@ COMMANDS = {
     "webhooks": ("conferral.cli.webhooks:webhooks", "Add endpoints and listen to them."),
     "org": ("conferral.cli.organisations:org", "Create and list organisations."),
     "keys": ("conferral.cli.keys:keys", "Create and revoke API keys."),
+    "signing-keys": (
+        "conferral.cli.signing_keys:group",
+        "List, rotate, withdraw and export the keys that credentials are signed with.",
+    ),
     "user": ("conferral.cli.user:user", "Create people who may sign in to the console."),
     "doctor": ("conferral.cli.doctor:doctor", "Check this installation and say how to mend it."),
     "health": ("conferral.cli.health:health", "Tell whether the workers of this host are alive."),

@@ -10,7 +10,7 @@ what it signed and is still in force is signed again (`resigning`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, date, datetime
 from typing import Any, Final
 
 from sqlalchemy.orm import Session
@@ -38,6 +38,7 @@ class Requested:
     """A promised change of keys: the run to look at, and the key it replaces."""
 
     run_id: str
+    organisation_id: str
     key: KnownKey
 
 
@@ -50,7 +51,7 @@ def request_rotation(rt: Runtime, session: Session, caller: Caller) -> Requested
     key = _replaceable(session, caller, None)
     run_id = _promise(session, caller, ROTATE_TASK, [key.id])
     _audit(rt, session, caller, "signing_key.rotation_requested", key.id)
-    return Requested(run_id, key)
+    return Requested(run_id, caller.organisation_id, key)
 
 
 def request_withdrawal(
@@ -79,7 +80,25 @@ def request_withdrawal(
         raise Problem("state_conflict", f"k{number} was withdrawn already, as compromised since {since}")
     run_id = _promise(session, caller, WITHDRAW_TASK, [key.id, compromised_at.isoformat()])
     _audit(rt, session, caller, "signing_key.withdrawal_requested", key.id)
-    return Requested(run_id, key)
+    return Requested(run_id, caller.organisation_id, key)
+
+
+def moment_of(text: str) -> datetime:
+    """Read since when a key is compromised: a day (its first moment, UTC) or an RFC 3339 time with its zone.
+
+    Raises:
+        Problem: `validation_failed` with `date_invalid`.
+    """
+    try:
+        is_day = len(text) == len("YYYY-MM-DD")
+        moment = vc.first_moment(date.fromisoformat(text)) if is_day else datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        detail = "write a day (YYYY-MM-DD) or a time with its zone (YYYY-MM-DDTHH:MM:SSZ)"
+        error = FieldError("#/compromised_at", "date_invalid", detail)
+        raise Problem("validation_failed", detail, errors=[error])
+    return moment.astimezone(UTC)
 
 
 def rotate(rt: Runtime, run: Run, key_id: str) -> None:

@@ -7,7 +7,15 @@ from typing import Any
 
 from conferral.reliable.runs import Run
 from conferral.reliable.task import MAX_BUNDLE, task
-from conferral.services import batching, changing_batches, housekeeping, issuing, status_lists
+from conferral.services import (
+    batching,
+    changing_batches,
+    housekeeping,
+    issuing,
+    resigning,
+    rotating_keys,
+    status_lists,
+)
 from conferral.tasks.policy import ISSUE, MAINTENANCE, PUBLISH
 from conferral.tasks.process import buried_by, runtime
 
@@ -46,3 +54,21 @@ def change_batch(run: Run, batch_id: str, *words: str) -> None:
 def retry_stuck(run: Run) -> None:
     """Find credentials that are not final and have no live run; there should be none."""
     housekeeping.retry_stuck(runtime(), run)
+
+
+@task("tasks.issuance.rotate_signing_key", policy=MAINTENANCE)
+def rotate_signing_key(run: Run, key_id: str) -> None:
+    """Make the key that follows this one, and destroy its private half."""
+    rotating_keys.rotate(runtime(), run, key_id)
+
+
+@task("tasks.issuance.withdraw_signing_key", policy=MAINTENANCE)
+def withdraw_signing_key(run: Run, key_id: str, compromised_at: str) -> None:
+    """Take a compromised key out of the DID document, and promise what follows."""
+    rotating_keys.withdraw(runtime(), run, key_id, compromised_at)
+
+
+@task("tasks.issuance.resign", policy=MAINTENANCE)
+def resign(run: Run, organisation_id: str, mode: str) -> None:
+    """Sign again what a withdrawn key of an issuer signed."""
+    resigning.resign(runtime(), run, organisation_id, mode)

@@ -20,7 +20,7 @@ from conferral import __version__, observability, wiring
 from conferral.services.runtime import Runtime
 from conferral.settings import Settings
 from conferral.web import envelope, gate, health, monitoring, problems, templating
-from conferral.web.api import batches, credentials, mailbox, ops, tasks, webhooks
+from conferral.web.api import batches, credentials, mailbox, ops, signing_keys, tasks, webhooks
 from conferral.web.console import PAGES as CONSOLE
 from conferral.web.limits import Limiter
 from conferral.web.previews import Previews
@@ -33,7 +33,9 @@ LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "[::1]")
 KEY_SCHEME: Final[dict[str, Any]] = {
     "api_key": {"type": "http", "scheme": "bearer", "bearerFormat": "conferral_…"}
 }
-RESOURCES: Final = (credentials.api, tasks.api, batches.api, webhooks.api, mailbox.api, ops.api)
+RESOURCES: Final = (
+    credentials.api, tasks.api, batches.api, webhooks.api, signing_keys.api, mailbox.api, ops.api,
+)  # fmt: skip
 
 
 def create_app(settings: Settings | None = None, runtime: Runtime | None = None) -> Flask:

@@ -130,3 +130,30 @@ def of_credential(session: Session, credential_id: str) -> Sequence[Record]:
 def by_digest(session: Session, vc_sha256: str) -> Record | None:
     """Return the replaced revision that has exactly these bytes (SHA-256, hex)."""
     return session.execute(select(revisions).where(revisions.c.vc_sha256 == vc_sha256)).one_or_none()
+
+
+def leaves_of(
+    session: Session, owner: tuple[str, str], *, after: int, before: int, limit: int
+) -> Sequence[Record]:
+    """Return (credential_id, revision, leaf_index) of an issuer's leaves in the log, in its order.
+
+    Args:
+        session: a snapshot.
+        owner: organisation id and mode.
+        after: the index to go on behind; -1 for the beginning.
+        before: the size of the checkpoint that proves them.
+        limit: at most so many.
+    """
+    organisation_id, mode = owner
+    return session.execute(
+        select(leaves.c.credential_id, leaves.c.revision, leaves.c.leaf_index)
+        .join(credentials, credentials.c.id == leaves.c.credential_id)
+        .where(
+            leaves.c.log == mode,
+            leaves.c.leaf_index > after,
+            leaves.c.leaf_index < before,
+            credentials.c.organisation_id == organisation_id,
+        )
+        .order_by(leaves.c.leaf_index)
+        .limit(limit)
+    ).all()

@@ -145,6 +145,25 @@ class DiscardBody(Strict):
     preview: bool = False
 
 
+class WithdrawBody(Strict):
+    """A signing key that somebody else may have had."""
+
+    compromised_at: Annotated[
+        str,
+        Field(
+            max_length=40,
+            examples=["2026-06-30", "2026-06-30T14:00:00Z"],
+            description="since when: YYYY-MM-DD, or an RFC 3339 time with its zone",
+        ),
+    ]
+
+
+class SigningKeyPath(BaseModel):
+    """The address of a signing key within its issuer."""
+
+    number: str
+
+
 class CredentialPath(BaseModel):
     """The address of a credential."""
 

@@ -325,3 +325,32 @@ class ReplayOut(RootModel[ReplayedOut | PreviewOut]):
 
 class DiscardOut(RootModel[DiscardedOut | PreviewOut]):
     """What was given up, or with `preview` what would be."""
+
+
+class SigningKeyOut(Strict):
+    """The public half of a signing key, and what became of it."""
+
+    id: str
+    number: int
+    verification_method: str
+    public_key_multibase: str
+    state: Literal["current", "retired", "withdrawn"]
+    created_at: AwareDatetime
+    retired_at: AwareDatetime | None
+    withdrawn_at: AwareDatetime | None
+    compromised_at: AwareDatetime | None
+
+
+class SigningKeysOut(Strict):
+    """Every key of an issuer, oldest first."""
+
+    data: list[SigningKeyOut]
+
+
+class KeyChangeOut(Strict):
+    """A change of keys that a worker will make; `key` is the one it replaces, as it is now."""
+
+    task_id: str
+    status: Literal["queued"]
+    key: SigningKeyOut
+    links: dict[str, str]
