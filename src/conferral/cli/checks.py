@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conferral.cli import process_identity, processes, redis_checks
+from conferral.cli.database_trouble import recognised
 from conferral.cli.findings import Finding, bad, good, warning
 from conferral.cli.health import OLD_AFTER_SECONDS
 from conferral.cli.supervisor import STATUS_FILE
@@ -57,8 +58,13 @@ def data_directory(settings: Settings) -> Iterator[Finding]:
         return
     if folder.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         yield bad("data", f"{folder} can be read by others", f"chmod 700 {folder}")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        yield bad("data", f"{folder} cannot be written by this user", "run as the user that owns it")
+    if os.statvfs(folder).f_flag & os.ST_RDONLY:
+        yield bad("data", f"{folder} is on a file system that is mounted read-only", "mount it for writing")
+        return
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        owner = f"run as the user that owns it (user id {folder.stat().st_uid})"
+        yield bad("data", f"{folder} cannot be written by this user", owner)
+        return
     usage = shutil.disk_usage(folder)
     if usage.free < min(LEAST_FREE_BYTES, usage.total * LEAST_FREE_RATIO):
         yield bad(
@@ -77,7 +83,12 @@ def keys(settings: Settings) -> Iterator[Finding]:
     files = {"CONFERRAL_MASTER_KEY_FILE": settings.master_key_file}
     files["CONFERRAL_SECRETS_KEY_FILE"] = settings.secrets_key_file
     for name, path in files.items():
-        if not path.exists():
+        try:
+            is_there = path.exists()
+        except OSError as error:
+            yield bad("keys", f"{name} names {path}: {error.strerror}", "run as the user that owns it")
+            continue
+        if not is_there:
             if path.parent == settings.keys_dir:
                 yield good("keys", f"{path.name} is made when it is first needed")
             else:
@@ -108,13 +119,16 @@ def database(settings: Settings) -> Iterator[Finding]:
             is_current = migrate.is_current(connection)
             if is_current:
                 yield good("database", f"{kind}, at this version's schema")
+            elif migrate.is_newer(connection):
+                fix = "run the version that migrated it, or restore the backup from before the upgrade"
+                yield bad("database", f"{kind} was migrated by a later version", fix)
             else:
                 yield bad("database", f"{kind} is not at this version's schema", "conferral migrate")
             if kind != "sqlite":
                 yield from _postgres(settings, connection)
     except SQLAlchemyError as error:
-        fix = "start it, or correct CONFERRAL_DATABASE_URL"
-        yield bad("database", f"{kind} does not answer ({type(error).__name__})", fix)
+        trouble = recognised(error)
+        yield bad("database", f"{kind}: {trouble.says}", trouble.cure)
     finally:
         engine.dispose()
 

@@ -10,12 +10,16 @@ GOOD, WARNING, BAD = "good", "warning", "bad"
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found; `fix` is empty when nothing needs mending."""
+    """What a check found; `fix` is empty when nothing needs mending.
+
+    `stops` says that starting makes no sense before it is mended.
+    """
 
     check: str
     state: str
     detail: str
     fix: str = ""
+    stops: bool = False
 
 
 def good(check: str, detail: str) -> Finding:
@@ -28,6 +32,6 @@ def warning(check: str, detail: str, fix: str) -> Finding:
     return Finding(check, WARNING, detail, fix)
 
 
-def bad(check: str, detail: str, fix: str) -> Finding:
+def bad(check: str, detail: str, fix: str, *, stops: bool = False) -> Finding:
     """Something does not work, or is not safe."""
-    return Finding(check, BAD, detail, fix)
+    return Finding(check, BAD, detail, fix, stops)

@@ -62,8 +62,10 @@ def opened(settings: Settings | None = None) -> Iterator[Runtime]:
     except (OperationalError, ProgrammingError):
         if _has_our_schema(rt):
             raise
-        detail = (
-            "the database is not at this version's schema; start `conferral up` or run `conferral migrate`"
+        detail = "the database is not at this version's schema; " + (
+            "a later version migrated it: run that version"
+            if _is_newer(rt)
+            else "start `conferral up` or run `conferral migrate`"
         )
         raise Problem("database_unavailable", detail) from None
     finally:
@@ -91,6 +93,13 @@ def caller_of(rt: Runtime, named: str | None, *, live: bool = False) -> Caller:
     """Return on whose behalf this command acts; test mode unless `--live` was said."""
     mode: Mode = "live" if live else "test"
     return Caller(organisation_named(rt, named).id, mode, ACTOR, frozenset(("admin",)))
+
+
+def _is_newer(rt: Runtime) -> bool:
+    from conferral.store import migrate
+
+    with rt.database.engine.connect() as connection:
+        return migrate.is_newer(connection)
 
 
 def _has_our_schema(rt: Runtime) -> bool:

@@ -7,6 +7,7 @@ few seconds in containers, so it must not pay for the imports of the others.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 import sys
@@ -112,6 +113,16 @@ def _group() -> click.Group:
             del ctx
             return load(cmd_name) if cmd_name in COMMANDS else None
 
+        def resolve_command(
+            self, ctx: click.Context, args: list[str]
+        ) -> tuple[str | None, click.Command | None, list[str]]:
+            try:
+                return super().resolve_command(ctx, args)
+            except click.UsageError as error:
+                near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                raise click.UsageError(f"{error.message}{hint}", ctx) from None
+
         def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
             del ctx
             with formatter.section("Commands"):
@@ -148,6 +159,12 @@ def _explain(error: Exception) -> int | None:
         return FAILED
     for kind in type(error).__mro__:
         peer = _UNREACHABLE.get((kind.__module__.partition(".")[0], kind.__name__))
+        if peer == "the database":
+            from conferral.cli.database_trouble import recognised
+
+            trouble = recognised(error)
+            _say(f"{trouble.says}: {trouble.cure}; `conferral doctor` tells more")
+            return UNAVAILABLE
         if peer is not None:
             _say(f"{peer} does not answer ({type(error).__name__}); `conferral doctor` tells why")
             return UNAVAILABLE

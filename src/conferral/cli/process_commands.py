@@ -9,6 +9,7 @@ from __future__ import annotations
 import click
 
 from conferral.cli import processes
+from conferral.domain.problems import Problem
 
 
 @click.command()
@@ -46,9 +47,17 @@ def flower() -> None:
 def migrate() -> None:
     """Bring the database to this version; safe to run twice and on several hosts at once."""
     from conferral.store.engine import open_engine
-    from conferral.store.migrate import upgrade
+    from conferral.store.migrate import SchemaIsNewer, upgrade
 
     engine = open_engine(processes.prepared("cli").database_url, application="conferral-migrate")
-    upgrade(engine)
-    engine.dispose()
+    try:
+        upgrade(engine)
+    except SchemaIsNewer:
+        detail = (
+            "the database was migrated by a later version of Conferral; run that version, or restore the "
+            "backup from before the upgrade"
+        )
+        raise Problem("database_unavailable", detail) from None
+    finally:
+        engine.dispose()
     click.echo("the database is at this version's schema", err=True)

@@ -33,7 +33,8 @@ def findings(url: str) -> Iterator[Finding]:
             yield from _configuration(client)
             yield from _memory(info)
     except redis.AuthenticationError:
-        yield bad(_CHECK, f"{host} refuses our password", "correct the password in CONFERRAL_REDIS_URL")
+        fix = "correct the password in CONFERRAL_REDIS_URL"
+        yield bad(_CHECK, f"{host} refuses our password", fix, stops=True)
     except redis.RedisError as error:
         fix = "start it, or correct CONFERRAL_REDIS_URL; what is due waits in the database meanwhile"
         yield bad(_CHECK, f"{host} does not answer ({type(error).__name__})", fix)
@@ -48,7 +49,10 @@ def _version(info: dict[str, Any]) -> Iterator[Finding]:
         yield good(_CHECK, f"version {text}")
     else:
         oldest = ".".join(map(str, OLDEST))
-        yield bad(_CHECK, f"version {text} is too old", f"use Redis or Valkey {oldest} or newer")
+        fix = (
+            f"name a Redis or Valkey {oldest} or newer in CONFERRAL_REDIS_URL, or leave it empty for our own"
+        )
+        yield bad(_CHECK, f"version {text} is too old", fix, stops=True)
 
 
 def _configuration(client: Any) -> Iterator[Finding]:

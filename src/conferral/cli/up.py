@@ -55,14 +55,14 @@ def up(host: str | None, port: int | None) -> int:
 def _up(settings: Settings, output: Output, began: float) -> int:
     supervisor.end_leftovers(settings.run_dir, output)
     processes.forget_counters(settings)
-    if problems := list(ports.taken(plan.wanted_ports(settings))):
+    if problems := [*ports.taken(plan.wanted_ports(settings)), *_unusable(settings.broker_url, output)]:
         return _refuse(problems)
     if os.geteuid() == 0:
         output.say("running as root works, but a user of its own is safer", level="warning")
     boss = supervisor.Supervisor(settings.run_dir, output)
     boss.install_signals()
     try:
-        settings = _start_redis(settings, boss, output)
+        settings = _start_redis(settings, boss)
         running.publish(settings.data_dir, _for_other_shells(settings))
         demo = _start_rest(settings, boss)
         late = [name for name, state in boss.states().items() if state != READY]
@@ -82,10 +82,9 @@ def _up(settings: Settings, output: Output, began: float) -> int:
     return 0
 
 
-def _start_redis(settings: Settings, boss: supervisor.Supervisor, output: Output) -> Settings:
+def _start_redis(settings: Settings, boss: supervisor.Supervisor) -> Settings:
     """Use the Redis that is named, or start our own; return the settings with its address."""
     if settings.broker_url:
-        _look_at_broker(settings.broker_url, output)
         return settings
     program = redis_server.find()
     password = key_files.read_or_create_password(settings.keys_dir / "redis.password")
@@ -101,14 +100,16 @@ def _start_redis(settings: Settings, boss: supervisor.Supervisor, output: Output
     return settings
 
 
-def _look_at_broker(url: str, output: Output) -> None:
-    """Say what is wrong with somebody else's Redis; it may be mended while we run."""
-    if url.startswith("amqp"):
+def _unusable(url: str, output: Output) -> Iterator[str]:
+    """Yield why somebody else's Redis cannot be used; say what may be mended while we run."""
+    if not url or url.startswith("amqp"):
         return
     from conferral.cli import redis_checks
 
     for finding in redis_checks.findings(url):
-        if finding.state != GOOD:
+        if finding.stops:
+            yield f"Redis: {finding.detail}; {finding.fix}"
+        elif finding.state != GOOD:
             output.say(f"Redis: {finding.detail}; {finding.fix}", level="warning")
 
 

@@ -24,7 +24,7 @@ def read_or_create(path: Path, *, inside: Path) -> bytes:
     """Return the key in `path` (base64 of 32 bytes), made first when it belongs `inside` this folder."""
     if path.parent == inside and not path.exists():
         write_once(path, base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode() + "\n")
-    text = read_secret(path, "the key file")
+    text = read_secret(path, "the key file", cure=_LOST)
     try:
         key = base64.b64decode(text, validate=True)
     except ValueError:
@@ -36,7 +36,7 @@ def read_or_create(path: Path, *, inside: Path) -> bytes:
     return key
 
 
-def read_secret(path: Path, what: str) -> str:
+def read_secret(path: Path, what: str, *, cure: str = "see who owns it") -> str:
     """Return the stripped text of a secret file; refused when everybody on the machine may read it."""
     try:
         if path.stat().st_mode & stat.S_IRWXO:
@@ -45,7 +45,7 @@ def read_secret(path: Path, what: str) -> str:
             return file.read(MOST_PASSWORD_BYTES).decode().strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "is not text"
-        raise SettingsError([f"{path}: {what} cannot be read: {reason}"]) from error
+        raise SettingsError([f"{path}: {what} cannot be read: {reason}; {cure}"]) from error
 
 
 def read_or_create_password(path: Path) -> str:
@@ -56,7 +56,21 @@ def read_or_create_password(path: Path) -> str:
 
 
 def write_once(path: Path, text: str) -> None:
-    """Write a new file of mode 0600 whole or not at all; whoever comes second changes nothing."""
+    """Write a new file of mode 0600 whole or not at all; whoever comes second changes nothing.
+
+    Raises:
+        SettingsError: the folder cannot be written.
+    """
+    try:
+        _write_once(path, text)
+    except OSError as error:
+        reason = f"{path}: cannot be written: {error.strerror}"
+        raise SettingsError(
+            [f"{reason}; see CONFERRAL_DATA_DIR, who owns it and the room on its disk"]
+        ) from error
+
+
+def _write_once(path: Path, text: str) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -73,4 +87,5 @@ def write_once(path: Path, text: str) -> None:
         draft.unlink()
 
 
+_LOST = "put it back from your backup: a new key cannot open what the old one sealed"
 _RECIPE = "head -c 32 /dev/urandom | base64"

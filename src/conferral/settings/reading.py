@@ -8,6 +8,7 @@ left in `run/environment.json`, then the default.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,11 @@ def read(environ: Mapping[str, str], known: Mapping[str, Described], *, role: st
         if name == "data_dir" and values["role"] != "up":
             given = {**running.environment(values["data_dir"]), **given}
     del values["home"]
-    if not problems:
-        problems.extend(rules.broken(values))
+    # A rule about a value that is wrong by itself would say the same twice, or nonsense.
+    wrong = [problem.partition("=")[0].partition(":")[0] for problem in problems]
+    problems.extend(
+        said for said in rules.broken(values) if not any(re.search(rf"\b{name}\b", said) for name in wrong)
+    )
     if problems:
         raise SettingsError(problems)
     return values

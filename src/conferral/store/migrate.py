@@ -16,10 +16,20 @@ from conferral.store.engine import lock_for_migration
 _FOLDER = Path(__file__).parent / "migrations"
 
 
+class SchemaIsNewer(Exception):
+    """The schema was made by a later version, which alone may change it."""
+
+
 def upgrade(engine: Engine) -> None:
-    """Apply what is missing, in one transaction where the database can."""
+    """Apply what is missing, in one transaction where the database can.
+
+    Raises:
+        SchemaIsNewer: the database was migrated by a later version.
+    """
     with engine.begin() as connection:
         lock_for_migration(connection)
+        if is_newer(connection):
+            raise SchemaIsNewer
         command.upgrade(configuration(connection), "head")
 
 
@@ -27,6 +37,13 @@ def is_current(connection: Connection) -> bool:
     """Return whether the schema is this version's."""
     found = MigrationContext.configure(connection).get_current_revision()
     return found == ScriptDirectory.from_config(configuration()).get_current_head()
+
+
+def is_newer(connection: Connection) -> bool:
+    """Return whether the schema is one that this version has never heard of."""
+    found = MigrationContext.configure(connection).get_current_revision()
+    known = {script.revision for script in ScriptDirectory.from_config(configuration()).walk_revisions()}
+    return found is not None and found not in known
 
 
 def configuration(connection: Connection | None = None) -> Config:
