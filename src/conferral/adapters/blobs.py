@@ -6,10 +6,12 @@ A write is durable before its name exists: written beside, fsync, rename, fsync 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 from conferral.reliable.crash_points import crash_point
@@ -53,6 +55,19 @@ class Blobs:
     def has(self, digest: str) -> bool:
         """Return whether a blob is stored."""
         return self._path(digest).exists()
+
+    def stored(self) -> Iterator[tuple[str, int, float]]:
+        """Yield (name, bytes, seconds since 1970 of the last change) of every file; also unfinished ones.
+
+        Raises:
+            OSError: the folder cannot be read.
+        """
+        for folder in sorted(path for path in self._folder.iterdir() if path.is_dir()):
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    with contextlib.suppress(FileNotFoundError):  # renamed meanwhile
+                        about = entry.stat()
+                        yield entry.name, about.st_size, about.st_mtime
 
     def check_writable(self) -> None:
         """Raise OSError unless a file can be written and made durable here; for readiness."""

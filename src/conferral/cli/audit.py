@@ -11,6 +11,7 @@ import time
 
 import click
 
+from conferral import wiring
 from conferral.cli import installation, processes, showing
 from conferral.cli.main import FAILED
 from conferral.domain.audit import CHECKS, Deviation, UnknownCheck, chosen
@@ -36,8 +37,12 @@ def audit(only: str, sample: int | None, as_json: bool) -> int:
     except UnknownCheck as unknown:
         raise click.UsageError(str(unknown)) from None
     began = time.monotonic()
-    with installation.opened(processes.prepared("cli")) as rt:
-        asked = Audit(rt, checks, sample=sample, tell=_teller(as_json=as_json))
+    settings = processes.prepared("cli")
+    schedules = {name: entry["schedule"] for name, entry in wiring.schedule_of(settings).items()}
+    with installation.opened(settings) as rt:
+        asked = Audit(
+            rt, checks, sample=sample, limits=_limits(), schedules=schedules, tell=_teller(as_json=as_json)
+        )
         for found in auditing.findings(asked):
             _clear(as_json=as_json)
             if as_json:
@@ -50,6 +55,13 @@ def audit(only: str, sample: int | None, as_json: bool) -> int:
     _clear(as_json=as_json)
     _conclude(asked, seconds, as_json=as_json)
     return FAILED if asked.tally.deviations else 0
+
+
+def _limits() -> dict[str, int]:
+    """Return how many attempts each task is given."""
+    from conferral.tasks.celery_app import TASKS
+
+    return {name: task.policy.max_attempts for name, task in TASKS.items()}
 
 
 def _record(found: auditing.Finding) -> dict[str, object]:

@@ -136,6 +136,25 @@ def newest_slot(when: Any, now: datetime) -> datetime | None:
     return at if now - at <= MAX_GRACE else None
 
 
+def slots_between(when: Any, since: datetime, until: datetime) -> list[datetime]:
+    """Return every slot of a schedule in [since, until): what Beat would have fired, had it always led."""
+    when = maybe_schedule(when)
+    found = []
+    if isinstance(when, crontab):
+        at = since.replace(second=0, microsecond=0)
+        while at < until:
+            if at >= since and _matches(when, at):
+                found.append(at)
+            at += timedelta(minutes=1)
+        return found
+    seconds = when.run_every.total_seconds()
+    at = datetime.fromtimestamp(-(-since.timestamp() // seconds) * seconds, tz=since.tzinfo)
+    while at < until:
+        found.append(at)
+        at += timedelta(seconds=seconds)
+    return found
+
+
 def _matches(when: Any, at: datetime) -> bool:
     return bool(
         at.minute in when.minute

@@ -38,12 +38,14 @@ class Audit:
         only: the checks that were asked for.
         sample: at most about so many credentials' files and signatures are checked; None checks all.
         limits: the attempts that each task is given.
+        schedules: when each schedule of Beat fires, by its name.
     """
 
     rt: Runtime
     only: frozenset[str]
     sample: int | None = None
     limits: Mapping[str, int] = field(default_factory=dict)
+    schedules: Mapping[str, Any] = field(default_factory=dict)
     tell: Tell = _nobody_listens
     tally: Tally = field(default_factory=Tally)
     random: Random = field(default_factory=Random)

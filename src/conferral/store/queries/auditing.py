@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -12,7 +12,16 @@ from sqlalchemy.orm import Session
 
 from conferral.reliable.tables import attempts, runs
 from conferral.store.records import Record
-from conferral.store.tables import audit_log, checkpoints, credentials, leaves, log_tiles, logs
+from conferral.store.tables import (
+    audit_log,
+    checkpoints,
+    credentials,
+    leaves,
+    log_tiles,
+    logs,
+    revisions,
+    status_lists,
+)
 
 
 def count(session: Session, table: Table) -> int:
@@ -130,3 +139,79 @@ def replays_of(session: Session, run_ids: Sequence[str]) -> dict[str, list[datet
 
 
 REPLAYS = ("dead_letter.replayed", "dead_letters.replayed", "run.revived")
+
+
+def revisions_of(session: Session, ids: Sequence[str]) -> Sequence[Record]:
+    """Return the replaced revisions of credentials, each with the columns that its files are judged by."""
+    return session.execute(
+        select(
+            credentials.c.id,
+            credentials.c.organisation_id,
+            credentials.c.mode,
+            credentials.c.vc_id,
+            credentials.c.status_index,
+            credentials.c.base_sha384,
+            credentials.c.base_length,
+            revisions.c.revision,
+            revisions.c.vc_sha256,
+            revisions.c.pdf_sha256,
+            revisions.c.verification_method,
+            leaves.c.entry,
+        )
+        .join(credentials, credentials.c.id == revisions.c.credential_id)
+        .outerjoin(
+            leaves,
+            (leaves.c.credential_id == revisions.c.credential_id)
+            & (leaves.c.revision == revisions.c.revision),
+        )
+        .where(revisions.c.credential_id.in_(ids))
+        .order_by(revisions.c.credential_id, revisions.c.revision)
+    ).all()
+
+
+def named_files(session: Session, low: str, high: str) -> Iterator[str]:
+    """Yield the digests in [low, high) of all files that rows name."""
+    for column in _FILES:
+        named = session.execute(select(column).where(column >= low, column < high))
+        yield from named.scalars().yield_per(_FETCHED)
+
+
+def which_are_named(session: Session, digests: Sequence[str]) -> set[str]:
+    """Return those digests that some row names."""
+    found: set[str] = set()
+    for column in _FILES:
+        found.update(session.execute(select(column).where(column.in_(digests))).scalars())
+    return found
+
+
+_FILES = (credentials.c.pdf_sha256, credentials.c.vc_sha256, revisions.c.pdf_sha256, revisions.c.vc_sha256)
+_FETCHED = 1_000
+
+
+def list_created_at(session: Session, number: int) -> datetime:
+    """Return when a status list was opened."""
+    found: datetime = session.execute(
+        select(status_lists.c.created_at).where(status_lists.c.number == number)
+    ).scalar_one()
+    return found
+
+
+def at_index(session: Session, number: int, index: int) -> Record | None:
+    """Return (id, state, status_changed_at) of the credential with this place in a status list."""
+    return session.execute(
+        select(credentials.c.id, credentials.c.state, credentials.c.status_changed_at).where(
+            credentials.c.status_list_number == number, credentials.c.status_index == index
+        )
+    ).one_or_none()
+
+
+def firings_after(
+    session: Session, schedule: str, since: datetime, after: str | None, limit: int
+) -> Sequence[Record]:
+    """Return (id, key, created_at) of the next runs that a schedule promised since a time."""
+    statement = select(runs.c.id, runs.c.key, runs.c.created_at).where(
+        runs.c.subject == schedule, runs.c.key.like(f"tick:{schedule}:%"), runs.c.created_at >= since
+    )
+    if after is not None:
+        statement = statement.where(runs.c.id > after)
+    return session.execute(statement.order_by(runs.c.id).limit(limit)).all()
