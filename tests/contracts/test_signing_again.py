@@ -192,6 +192,20 @@ def test_what_is_over_is_not_signed_again_when_a_key_is_withdrawn(
     product.run(patience_seconds=PATIENCE)
     found = product.credential(row.id)
     assert (found.state, found.revision) == (state, revision)
+    page = verifying.by_token(product.rt, row.token)
+    assert page is not None
+    assert page.judgement.verdict == {"superseded": "REPLACED"}.get(state, state.upper())
+
+
+def test_the_page_stays_right_when_its_credential_waits_to_be_signed_again(product: Product) -> None:
+    """Between the withdrawal and the next revision a page of ours does not call our own record a forgery."""
+    (row,) = issue(product)
+    withdraw(product)
+    product.run_only(rotating_keys.WITHDRAW_TASK)
+    assert product.credential(row.id).revision == 1
+    page = verifying.by_token(product.rt, row.token)
+    assert page is not None
+    assert page.judgement.verdict == "VALID"
 
 
 def test_a_late_signature_is_signed_again_when_the_key_was_withdrawn_meanwhile(product: Product) -> None:

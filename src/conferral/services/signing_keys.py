@@ -98,6 +98,15 @@ def published(rt: Runtime, organisation_id: str, mode: str) -> dict[str, bytes]:
     }
 
 
+def ever_published(rt: Runtime, organisation_id: str, mode: str) -> dict[str, bytes]:
+    """Return the public key of every method an issuer ever had: for bytes that our own rows name.
+
+    Who has a withdrawn key cannot write our rows, so what they name is ours until it is signed again.
+    """
+    found = known(rt, organisation_id, mode)
+    return {method: key.public_key for method, key in found.items()}
+
+
 def known(rt: Runtime, organisation_id: str, mode: str) -> dict[str, KnownKey]:
     """Return every key an issuer ever had by its verification method, the withdrawn ones, too.
 

@@ -59,7 +59,7 @@ def by_token(rt: Runtime, token: str, *, as_of: datetime | None = None) -> Publi
         return None
     stored = rt.blobs.get(row.vc_sha256)
     document = canonical.read_document(stored)
-    keys = signing_keys.published(rt, row.organisation_id, row.mode)
+    keys = signing_keys.ever_published(rt, row.organisation_id, row.mode)
     judgement = judge(
         rt, document, signature_of_ours(document, keys), keys,
         standing=standing_of(row), anchor=checked_anchor(stored, anchor), as_of=as_of,
