@@ -14,6 +14,8 @@ from conferral.reliable.promises import BULK
 from conferral.reliable.tables import PENDING, SUCCESS
 from support.reliable_stand import Stand, stand
 
+OUTAGE_SECONDS = 12.0
+
 
 @pytest.fixture
 def house() -> Iterator[Stand]:
@@ -72,6 +74,31 @@ def test_runs_are_rung_when_redis_returns_after_a_crash(house: Stand) -> None:
     (alive,) = (house.folder / "alive").glob("wait@*.alive")
     touched = alive.stat().st_mtime
     house.until(lambda: alive.stat().st_mtime > touched, seconds=10)
+
+
+@pytest.mark.parametrize("pool", ["wait", "fork"])
+def test_worker_gives_signs_of_life_while_redis_is_away(house: Stand, pool: str) -> None:
+    """Who waits for Redis is not deaf: a worker restarted for that would only wait from the beginning."""
+    worker = house.worker(pool)
+    house.redis.kill()
+    house.until(lambda: "Connection refused" in worker.log, why=lambda: worker.log)
+    (alive,) = (house.folder / "alive").glob(f"{pool}@*.alive")
+    ends = time.monotonic() + OUTAGE_SECONDS
+    while time.monotonic() < ends:  # far longer than the timer's turn of 5 s, which stands still now
+        touched = alive.stat().st_mtime
+        house.until(lambda touched=touched: alive.stat().st_mtime > touched, seconds=6)  # type: ignore[misc]
+    os.kill(worker.process.pid, signal.SIGSTOP)
+    try:
+        frozen = alive.stat().st_mtime
+        with pytest.raises(AssertionError):
+            house.until(lambda: alive.stat().st_mtime > frozen, seconds=3)
+    finally:
+        os.kill(worker.process.pid, signal.SIGCONT)
+    house.redis.start()
+    back = house.promise(f"{pool}.mark", "back")
+    house.worker("wait")  # rings what the caller could not
+    house.until_state(back, SUCCESS, seconds=40)
+    assert worker.process.poll() is None
 
 
 def test_forking_worker_survives_when_redis_goes_during_an_effect(house: Stand) -> None:

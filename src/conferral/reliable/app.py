@@ -266,10 +266,30 @@ class _AliveFile(bootsteps.StartStopStep):
     """Touches `<node>.alive` from the consumer's own timer: a deaf worker stops touching it.
 
     A step of the consumer, not of the worker: Celery clears the timer whenever it loses the
-    broker, and starts the consumer's steps again when it is back.
+    broker, and starts the consumer's steps again when it is back. Until then the loop that
+    waits for the broker gives the sign, each second: who waits there is not deaf.
     """
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, parent: Any, **kwargs: Any) -> None:
+        super().__init__(parent, **kwargs)
+        connected = parent.ensure_connected
+
+        def ensure_connected(connection: Any) -> Any:
+            waiting = connection.ensure_connection
+
+            def ensure_connection(*args: Any, callback: Callable[[], Any], **options: Any) -> Any:
+                def still_waiting() -> None:
+                    alive.touch(parent.hostname)
+                    callback()
+
+                return waiting(*args, callback=still_waiting, **options)
+
+            connection.ensure_connection = ensure_connection
+            return connected(connection)
+
+        parent.ensure_connected = ensure_connected
 
     def start(self, parent: Any) -> None:
         alive.touch(parent.hostname)
