@@ -128,7 +128,7 @@ def test_an_erased_credential_is_gone_and_its_copy_withdrawn(brought: Brought) -
             )
         )  # fmt: skip
     try:
-        paths = ("", "/base.pdf", "/certificate.pdf", "/credential.json", "/proof")
+        paths = ("", "/base.pdf", "/certificate.pdf", "/credential.json", "/proof", "/proof.zip")
         gone = [brought.web.client.get(f"/c/{row.token}{path}", headers=JSON) for path in paths]
         told = brought.verdict(brought.pdfs[1])
         pretty = brought.verdict(json.dumps(brought.document(1), indent=1).encode())

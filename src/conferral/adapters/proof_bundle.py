@@ -1,18 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read a `proof.zip`: the credential, its PDF, and the evidence that was saved beside them.
+"""Write and read a `proof.zip`: the credential, its PDF, and the evidence that was saved beside them.
 
-Nothing in it is believed: keys and DID documents inside prove only themselves and are not even read.
+What is read is not believed: keys and DID documents inside prove only themselves and are not even looked at.
 """
 
 from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 MOST_BYTES: Final = 20_000_000
 MOST_MEMBERS: Final = 100
+# The oldest date that the format knows: a bundle tells nothing of when it was made.
+_NO_DATE: Final = (1980, 1, 1, 0, 0, 0)
+_PLAIN_FILE: Final = 0o100644 << 16  # readable for all, where the format keeps Unix modes
+_UNIX: Final = 3
 _MOST_PDF: Final = 10_000_000
 _MOST_TEXT: Final = 256 * 1024  # as `canonical.MAX_DOCUMENT_BYTES`
 
@@ -33,6 +38,20 @@ class ProofBundle:
     pdf: bytes | None
     status_list: bytes | None
     tlog_proof: str | None
+
+
+def write_bundle(members: Mapping[str, bytes]) -> bytes:
+    """Return a zip of these files; equal content gives equal bytes.
+
+    Nothing is compressed: what a packer makes depends on its version, and the PDF is compressed already.
+    """
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(members):
+            member = zipfile.ZipInfo(name, _NO_DATE)
+            member.create_system, member.external_attr = _UNIX, _PLAIN_FILE
+            archive.writestr(member, members[name])
+    return out.getvalue()
 
 
 def is_bundle(content: bytes) -> bool:

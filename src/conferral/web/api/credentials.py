@@ -12,11 +12,11 @@ from conferral.domain.ids import is_id
 from conferral.domain.problems import FieldError, Problem
 from conferral.reliable import status
 from conferral.reliable.tables import STARTED, WAITING
-from conferral.services import anchoring, issuing
+from conferral.services import anchoring, bundling, issuing
 from conferral.services.admission import Wanted
 from conferral.services.idempotency import Answer
 from conferral.services.issuing import Accepted
-from conferral.store.queries import deliveries, listing
+from conferral.store.queries import credentials, deliveries, listing
 from conferral.store.records import Record
 from conferral.web import cursors, idempotent
 from conferral.web.api import blueprint, outputs, wire
@@ -140,6 +140,27 @@ def proof(path: CredentialPath) -> Response:
             status=503,
         )
     return Response(found, mimetype="text/plain")
+
+
+@api.get(
+    "/v1/credentials/<credential_id>/proof.zip", responses={200: file_of("application/zip"), **NOT_FOUND}
+)
+@needs("credentials:read")
+def proof_bundle(path: CredentialPath) -> Response:
+    """Return everything that is needed to check the credential without us."""
+    signed = _signed(path.credential_id)
+    with runtime().database.snapshot() as session:
+        row = credentials.work(session, signed.id)
+    content = bundling.bundle(runtime(), row) if row is not None else None
+    if content is None:
+        raise Refusal(
+            Problem("temporary_reduced_capacity", "it is not in a published checkpoint yet"),
+            headers={"Retry-After": str(PROOF_SECONDS)},
+            status=503,
+        )
+    response = Response(content, mimetype="application/zip")
+    response.headers["Content-Disposition"] = f'attachment; filename="{signed.id}.proof.zip"'
+    return response
 
 
 def wanted_of(body: InlineCredential) -> Wanted:

@@ -14,7 +14,7 @@ from flask import Blueprint, Response, render_template
 
 from conferral.domain.problems import Problem
 from conferral.domain.tokens import is_public_token
-from conferral.services import verifying
+from conferral.services import bundling, verifying
 from conferral.services.verifying import PublicCredential
 from conferral.web import words
 from conferral.web.problems import Refusal
@@ -88,6 +88,22 @@ def proof(token: str) -> Response:
         raise not_published()
     # A newer checkpoint makes a newer proof; both are right.
     return answers.file(text, "text/plain", seconds=0, name=f"{token}.tlog-proof")
+
+
+@pages.get("/c/<token>/proof.zip")
+def proof_bundle(token: str) -> Response:
+    """Return everything that is needed to check the certificate without us."""
+    answers.limit()
+    row = verifying.issued(runtime(), token) if is_public_token(token) else None
+    if row is None:
+        raise answers.unknown()
+    content = bundling.bundle(runtime(), row)
+    if content is None:
+        raise not_published()
+    # Status list and checkpoint move on: another look may be another bundle.
+    response = answers.file(content, "application/zip", seconds=0, name=f"proof-{token}.zip")
+    response.headers["Content-Disposition"] = f'attachment; filename="proof-{token}.zip"'
+    return response
 
 
 def not_published() -> Refusal:
