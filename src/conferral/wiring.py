@@ -28,6 +28,7 @@ from conferral.reliable.bell import Bell
 from conferral.reliable.context import Context
 from conferral.reliable.routing import Pool, Routing
 from conferral.services import mail_capture
+from conferral.services.endpoint_places import EndpointPlaces
 from conferral.services.runtime import Runtime
 from conferral.services.signing_shapes import SigningShapes
 from conferral.settings import PRODUCTION, Settings, SettingsError, key_files
@@ -145,6 +146,7 @@ def build(settings: Settings, app: Celery | None = None) -> Runtime:
         mail_from=parseaddr(settings.mail_from)[1],
         hold_ambiguous=settings.email_on_ambiguous == "hold",
         webhook_client=_webhook_client(settings, guard),
+        endpoint_places=EndpointPlaces(settings.slots_webhooks),
         guard=guard,
         log_origin=settings.log_origin,
         log_batch=settings.log_batch,

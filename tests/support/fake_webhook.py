@@ -356,11 +356,12 @@ def _head(code: int, headers: Mapping[str, str]) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
-def _parsed_fault(text: str) -> tuple[Reaction, float]:
+def _parsed_fault(text: str, retry_after: str | None = None) -> tuple[Reaction, float]:
     """Return reaction and chance of WHAT[@CHANCE]; WHAT is a status, reset, close, hang or a drip."""
     what, _, chance = text.partition("@")
     named = {each.__name__: each() for each in (reset, close, hang, drip_headers, drip_body)}
-    return named.get(what) or status(int(what)), float(chance or 1)
+    headers = {"retry_after": retry_after} if retry_after else {}
+    return named.get(what) or status(int(what), **headers), float(chance or 1)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -372,11 +373,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--fault", action="append", default=[], help="503|410|reset|close|hang|drip_body[@CHANCE]"
     )
+    parser.add_argument("--retry-after", help="this header in every answer with a fault's status")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     receiver = FakeWebhook(
         port=options.port,
-        chances=[_parsed_fault(each) for each in options.fault],
+        chances=[_parsed_fault(each, options.retry_after) for each in options.fault],
         secrets=options.secret,
         history_file=options.history,
         seed=options.seed,

@@ -7,9 +7,7 @@ An event's deliveries are promised in the commit that makes the event. Order is 
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Final
 
@@ -34,7 +32,6 @@ API_VERSION: Final = "1"
 BREAKER: Final = Limits(failures=10, first_seconds=60.0, longest_seconds=3600.0)
 PROBE_SECONDS: Final = 60.0
 GIVE_UP_AFTER: Final = timedelta(days=5)  # without a success: the endpoint is disabled
-IN_FLIGHT: Final = 4  # per endpoint and process: a slow endpoint delays itself only
 BUSY_SECONDS: Final = 5.0
 FAILING: Final = "endpoint_failing"
 
@@ -156,7 +153,7 @@ def post(rt: Runtime, run: Run, delivery_id: str) -> None:
     if endpoint.state == "disabled":
         raise Permanent("endpoint_disabled", f"endpoint {endpoint.id} is disabled; enable it, then replay")
     breaker = _admit(rt, endpoint)
-    with _in_flight(endpoint.id):
+    with rt.endpoint_places.hold(endpoint.id):
         try:
             answer = rt.webhook_client.post(
                 endpoint.url,
@@ -263,21 +260,3 @@ def _keep(rt: Runtime, session: Session, delivery_id: str, run: Run, answer: Ans
         snippet=answer.snippet,
         created_at=rt.database.now(),
     )
-
-
-_flying: dict[str, int] = {}
-_flying_lock = threading.Lock()
-
-
-@contextmanager
-def _in_flight(endpoint_id: str) -> Iterator[None]:
-    """Hold one of the few places that one endpoint has in this process."""
-    with _flying_lock:
-        if _flying.get(endpoint_id, 0) >= IN_FLIGHT:
-            raise Snooze("endpoint_busy", f"endpoint {endpoint_id} is busy", seconds=BUSY_SECONDS)
-        _flying[endpoint_id] = _flying.get(endpoint_id, 0) + 1
-    try:
-        yield
-    finally:
-        with _flying_lock:
-            _flying[endpoint_id] -= 1

@@ -25,6 +25,7 @@ from conferral.domain.credential import Mode
 from conferral.domain.ids import prefixed
 from conferral.reliable.errors import Retryable
 from conferral.reliable.ids import new_run_id
+from conferral.services.endpoint_places import EndpointPlaces
 from conferral.services.signing_shapes import SigningShapes
 from conferral.store.engine import Database
 
@@ -61,6 +62,7 @@ class Runtime:
     mail_from: str
     hold_ambiguous: bool
     webhook_client: WebhookClient
+    endpoint_places: EndpointPlaces
     guard: AddressGuard
     log_origin: str
     log_batch: int
