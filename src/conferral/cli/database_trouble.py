@@ -23,7 +23,7 @@ class Trouble:
     cure: str
 
 
-_UNKNOWN: Final = Trouble("the database does not answer", f"start it, or correct {_SETTING}")
+UNKNOWN: Final = Trouble("the database does not answer", f"start it, or correct {_SETTING}")
 _SCHEMA: Final = Trouble("the database is not at this version's schema", _MIGRATE)
 _FULL: Final = Trouble("the disk of the database is full", f"make room, or move {_FOLDER}")
 # By the beginning of SQLite's own name of the error.
@@ -80,4 +80,4 @@ def recognised(error: BaseException) -> Trouble:
             return trouble
     if "could not translate host name" in text or "resolve host" in text:
         return _UNRESOLVED
-    return _UNKNOWN
+    return UNKNOWN

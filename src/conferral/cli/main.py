@@ -26,6 +26,10 @@ COMMANDS = {
     "timeline": ("conferral.cli.timeline:timeline", "Show everything that happened to a credential."),
     "audit": ("conferral.cli.audit:audit", "Check that everything is as it was promised."),
     "dead": ("conferral.cli.dead_letters:dead", "List, show, replay and discard what failed for good."),
+    "revoke": ("conferral.cli.standing:revoke", "Withdraw credentials for good."),
+    "suspend": ("conferral.cli.standing:suspend", "Pause credentials of a suspendable template."),
+    "reinstate": ("conferral.cli.standing:reinstate", "Put suspended credentials into force again."),
+    "supersede": ("conferral.cli.supersede:supersede", "Replace a credential by a corrected one."),
     "verify": ("conferral.cli.verify:verify", "Check a credential from a file, address or id."),
     "mailbox": ("conferral.cli.mailbox:mailbox", "Read captured e-mails."),
     "webhooks": ("conferral.cli.webhooks:webhooks", "Add endpoints and listen to them."),
@@ -56,6 +60,7 @@ _SERVER_FAULT = 500
 _UNREACHABLE = {
     ("sqlalchemy", "OperationalError"): "the database",
     ("sqlalchemy", "InterfaceError"): "the database",
+    ("sqlalchemy", "DatabaseError"): "the database",
     ("redis", "ConnectionError"): "Redis",
     ("redis", "TimeoutError"): "Redis",
     ("kombu", "OperationalError"): "the broker",
@@ -157,17 +162,25 @@ def _explain(error: Exception) -> int | None:
     if type(error).__name__ == "RoutingError":
         _say(str(error))
         return FAILED
+    return _explain_peer(error)
+
+
+def _explain_peer(error: Exception) -> int | None:
+    """Say that a database or broker does not do what it is asked."""
     for kind in type(error).__mro__:
         peer = _UNREACHABLE.get((kind.__module__.partition(".")[0], kind.__name__))
+        if peer is None:
+            continue
         if peer == "the database":
-            from conferral.cli.database_trouble import recognised
+            from conferral.cli.database_trouble import UNKNOWN, recognised
 
             trouble = recognised(error)
+            if trouble is UNKNOWN and kind.__name__ == "DatabaseError":
+                return None  # a statement or a value of ours is at fault
             _say(f"{trouble.says}: {trouble.cure}; `conferral doctor` tells more")
-            return UNAVAILABLE
-        if peer is not None:
+        else:
             _say(f"{peer} does not answer ({type(error).__name__}); `conferral doctor` tells why")
-            return UNAVAILABLE
+        return UNAVAILABLE
     return None
 
 

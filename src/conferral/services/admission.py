@@ -99,8 +99,7 @@ def check(rt: Runtime, design: str, wanted: Wanted) -> Admitted | list[FieldErro
 
     name = take(recipient.name(wanted.recipient_name, "#/recipient/name"))
     email = take(recipient.address(wanted.recipient_email, "#/recipient/email"))
-    asked_issued_on = take(_optional_day(wanted.issued_on, "#/issued_on"))
-    issued_on = asked_issued_on or rt.today()
+    issued_on = take(_optional_day(wanted.issued_on, "#/issued_on")) or rt.today()
     expires_on = take(_optional_day(wanted.expires_on, "#/expires_on"))
     if expires_on is not None and expires_on < issued_on:
         errors.append(FieldError("#/expires_on", "date_order", "it lies before issued_on"))
@@ -126,7 +125,7 @@ def check(rt: Runtime, design: str, wanted: Wanted) -> Admitted | list[FieldErro
         expires_on=expires_on,
         external_id=external_id,
         send_email=wanted.send_email,
-        is_dated_by_us=asked_issued_on is None,
+        is_dated_by_us=not (wanted.issued_on or "").strip(),
     )
 
 

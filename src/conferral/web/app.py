@@ -20,7 +20,16 @@ from conferral import __version__, observability, wiring
 from conferral.services.runtime import Runtime
 from conferral.settings import Settings
 from conferral.web import envelope, gate, health, monitoring, problems, templating
-from conferral.web.api import batches, credentials, mailbox, ops, signing_keys, tasks, webhooks
+from conferral.web.api import (
+    batch_upload,
+    batches,
+    credentials,
+    mailbox,
+    ops,
+    signing_keys,
+    tasks,
+    webhooks,
+)
 from conferral.web.console import PAGES as CONSOLE
 from conferral.web.limits import Limiter
 from conferral.web.previews import Previews
@@ -34,7 +43,8 @@ KEY_SCHEME: Final[dict[str, Any]] = {
     "api_key": {"type": "http", "scheme": "bearer", "bearerFormat": "conferral_…"}
 }
 RESOURCES: Final = (
-    credentials.api, tasks.api, batches.api, webhooks.api, signing_keys.api, mailbox.api, ops.api,
+    credentials.api, tasks.api, batches.api, batch_upload.api, webhooks.api, signing_keys.api,
+    mailbox.api, ops.api,
 )  # fmt: skip
 
 

@@ -6,15 +6,15 @@ A handler without a scope cannot be reached: who adds a route must say what it n
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, TypeVar
 
 from flask import current_app, g, request
 
 from conferral.domain.problems import Problem
 from conferral.services import tenancy
 from conferral.services.runtime import Caller
+from conferral.web import json_body
 from conferral.web.limits import READ, WRITE, Taken
 from conferral.web.problems import Refusal
 from conferral.web.site import request_id, runtime, site
@@ -23,17 +23,24 @@ View = TypeVar("View", bound=Callable[..., Any])
 
 READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
-MAX_UPLOAD: Final = 50 * 1024 * 1024  # bytes of a batch; everything else has the application's limit
+# Bytes of a batch as JSON, which is held in memory several times over; CSV is read in pieces.
+MAX_JSON_BATCH: Final = 4 * 1024 * 1024
+JSON, CSV = "application/json", "text/csv"
 _SCOPE: Final = "conferral_scope"
 _MAX_BODY: Final = "conferral_max_body"
+_MEDIA: Final = "conferral_media"
 
 
-def needs(scope: str, *, max_body: int | None = None) -> Callable[[View], View]:
-    """Declare the scope a handler needs, and its own limit for bodies (bytes)."""
+def needs(scope: str, *, max_body: int | None = None, media: str = JSON) -> Callable[[View], View]:
+    """Declare the scope a handler needs, its own limit for bodies (bytes), and what they are.
+
+    JSON is read before the handler; anything else the handler reads itself.
+    """
 
     def declare(view: View) -> View:
         setattr(view, _SCOPE, scope)
         setattr(view, _MAX_BODY, max_body)
+        setattr(view, _MEDIA, media)
         return view
 
     return declare
@@ -58,7 +65,11 @@ def admit() -> None:
     _count(caller)
     if request.method in WITH_BODY:
         request.max_content_length = getattr(view, _MAX_BODY, None) or request.max_content_length
-        g.json = read_json()
+        media = getattr(view, _MEDIA, JSON)
+        if media == JSON:
+            g.json = read_json()
+        elif request.mimetype != media:
+            raise Problem("media_type_unsupported", f"send the body as {media}")
 
 
 def read_json() -> Any:
@@ -69,15 +80,7 @@ def read_json() -> Any:
     """
     if not request.is_json:
         raise Problem("media_type_unsupported", "send the body as application/json")
-    try:
-        document = json.loads(request.get_data(), parse_constant=_refuse_constant)
-        # What cannot be written as UTF-8 (a lone surrogate) would fail later, and worse.
-        json.dumps(document, ensure_ascii=False).encode()
-    except (ValueError, RecursionError):
-        raise Problem("json_invalid", "the body is not a JSON document in UTF-8") from None
-    if not isinstance(document, dict):
-        raise Problem("json_invalid", "the body is not a JSON object")
-    return document
+    return json_body.parse(request.get_data())
 
 
 def count(taken: Taken) -> None:
@@ -106,7 +109,3 @@ def _count(caller: Caller) -> None:
 def _bearer() -> str | None:
     scheme, _, text = request.headers.get("Authorization", "").partition(" ")
     return text.strip() if scheme.lower() == "bearer" else None
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(name)

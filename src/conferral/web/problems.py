@@ -21,7 +21,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from conferral.domain.problems import PROBLEMS, FieldError, Problem, ProblemType
 from conferral.reliable.errors import RunError
-from conferral.web import site
+from conferral.web import site, value_words
 
 log = logging.getLogger(__name__)
 
@@ -109,9 +109,9 @@ def invalid(error: ValidationError) -> Response:
         FieldError(
             _pointer(found["loc"], is_query=is_query),
             _CODE_OF_PYDANTIC.get(found["type"], "field_invalid"),
-            found["msg"],
+            value_words.said(found),
         )
-        for found in error.errors(include_url=False, include_context=False, include_input=False)
+        for found in error.errors(include_url=False, include_input=False)
     ]
     raise Problem("validation_failed", f"{len(errors)} value(s) are not valid", errors=errors)
 
@@ -217,10 +217,23 @@ def _unexpected(error: Exception) -> AnyResponse:
     return answer(Problem("internal", "something failed here; quote the request id if it stays"))
 
 
+# By SQLite's name of the error or PostgreSQL's SQLSTATE. A disk without room shows itself first where SQLite
+# cannot make the files beside the database.
+_DATABASE_CODES: Final = (
+    ("SQLITE_FULL", "storage_full"),
+    ("SQLITE_IOERR_SHM", "storage_full"),
+    ("SQLITE_IOERR_WRITE", "storage_full"),
+    ("SQLITE_READONLY", "read_only"),
+    ("53100", "storage_full"),
+    ("25006", "read_only"),
+)
+
+
 def _database(error: Exception) -> AnyResponse:
     """Answer a database that is away, full or read-only; nothing was changed."""
-    name = str(getattr(getattr(error, "orig", None), "sqlite_errorname", ""))
-    code = {"SQLITE_FULL": "storage_full", "SQLITE_READONLY": "read_only"}.get(name, "database_unavailable")
+    cause = getattr(error, "orig", None)
+    name = str(getattr(cause, "sqlite_errorname", None) or getattr(cause, "sqlstate", None) or "")
+    code = next((code for begins, code in _DATABASE_CODES if name.startswith(begins)), "database_unavailable")
     log.error("database_failed", extra={"code": code, "kind": type(error).__name__})
     return answer(
         Problem(code, "nothing was changed; repeat the request"), {"Retry-After": str(RETRY_SECONDS)}
