@@ -110,17 +110,46 @@ def test_bell_is_rung_again_when_a_claim_was_refused_though_it_was_rung(house: H
     assert house.one(run_id).rung_at is None
 
 
+def dead_sibling(house: House) -> str:
+    """Return the name of a process of this host that no longer exists."""
+    boot, namespace, pid, _ = house.owner.split("/")
+    return f"{boot}/{namespace}/{pid}/1"
+
+
 def test_run_of_a_dead_child_is_rung_at_once_when_its_message_comes_back(house: House) -> None:
     """Whoever is rung for a run whose owner on this host is gone rescues it."""
-    boot, namespace, pid, _ = house.owner.split("/")
+    executor = house.executor({"fast.do": Task("fast.do", lambda *_: None)})
+    executor.execute("fast.do", [house.promise()])
     run_id = house.promise()
-    house.claim(run_id, owner=f"{boot}/{namespace}/{pid}/1")
+    house.claim(run_id, owner=dead_sibling(house))
     house.bell.take()
-    assert execute(house, lambda *_: None, run_id) == []
+    assert executor.execute("fast.do", [run_id]) == []
     assert house.state(run_id) == RETRY
     assert [ring.run_id for ring in rings_of(house)] == [run_id]
-    (run,) = execute(house, lambda *_: None, run_id)
+    (run,) = executor.execute("fast.do", [run_id])
     assert (run.outcome, run.attempt) == (SUCCESS, 2)
+
+
+def test_run_of_a_dead_child_goes_on_first_when_a_new_process_takes_its_place(house: House) -> None:
+    """The broker puts a dead child's message behind all others; its run must not wait for a batch."""
+    begun: list[str] = []
+    interrupted, waiting = house.promise(priority=BULK), house.promise(priority=BULK)
+    house.claim(interrupted, owner=dead_sibling(house))
+    executor = house.executor({"fast.do": Task("fast.do", lambda run, *_: begun.append(run.id))})
+    (run,) = executor.execute("fast.do", [waiting])
+    assert (begun, run.id) == ([interrupted, waiting], waiting)
+    assert house.one(interrupted).attempt == 2
+
+
+def test_one_interrupted_run_is_taken_over_when_a_process_is_new(house: House) -> None:
+    """Each new process has the place of one that died: the others are somebody else's, or are rung."""
+    ids = [house.promise() for _ in range(2)]
+    for run_id in ids:
+        house.claim(run_id, owner=dead_sibling(house))
+    executor = house.executor({"fast.do": Task("fast.do", lambda *_: None)})
+    executor.execute("fast.do", [house.promise()])
+    executor.execute("fast.do", [house.promise()])
+    assert sorted(house.state(run_id) for run_id in ids) == [RETRY, SUCCESS]
 
 
 def test_lease_is_let_go_when_the_task_leaves_by_a_side_door(house: House) -> None:

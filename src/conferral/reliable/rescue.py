@@ -23,11 +23,13 @@ from conferral.reliable.outbox import Shown, outbox_of, terms_of
 from conferral.reliable.owner import is_gone
 from conferral.reliable.promises import INTERACTIVE
 from conferral.reliable.runs import UNLEASED, OnDead, Run, counted, record_attempt, successor_of, unbegun
-from conferral.reliable.tables import FAILURE, LEASED, RETRY, STARTED, SUCCESS, attempts, runs
+from conferral.reliable.tables import CLAIMABLE, FAILURE, LEASED, RETRY, STARTED, SUCCESS, attempts, runs
 
 log = logging.getLogger(__name__)
 
 POISON_AFTER = 3  # attempts in a row that died with their process
+LOST_CODE = "worker_lost"
+INTERRUPTED_LIMIT = 16  # more than a pool has slots: each new process takes one
 RESCUE_LIMIT = 200  # runs a pass: each is a few statements in one transaction
 
 # A burial (`on_dead`) that raises is tried again at every pass for this long; then the run is
@@ -82,6 +84,18 @@ def orphans(session: Session) -> list[str]:
     return list(session.execute(held).scalars())
 
 
+def interrupted(session: Session, queue: str) -> list[tuple[str, str]]:
+    """Return id and task of the due runs of a queue whose last process died, the longest waiting first."""
+    found = session.execute(
+        select(runs.c.id, runs.c.task)
+        .where(CLAIMABLE, runs.c.queue == queue, runs.c.error_code == LOST_CODE)
+        .where(runs.c.state == RETRY, runs.c.due_at <= terms_of(session).now())
+        .order_by(runs.c.due_at)
+        .limit(INTERRUPTED_LIMIT)
+    )
+    return [(row.id, row.task) for row in found]
+
+
 def _rescue(
     session: Session, row: Row[Any], now: datetime, on_dead: Callable[[str], OnDead | None]
 ) -> Rescued | None:
@@ -100,7 +114,7 @@ def _rescue(
 def _rescue_one(
     session: Session, row: Row[Any], now: datetime, on_dead: Callable[[str], OnDead | None]
 ) -> Rescued | None:
-    values: dict[str, Any] = {"due_at": now, "error_code": "worker_lost", "error_detail": _LOST}
+    values: dict[str, Any] = {"due_at": now, "error_code": LOST_CODE, "error_detail": _LOST}
     state, is_lost = RETRY, True
     if row.started_at is None:  # a neighbour in a bundle: it had not begun and is not charged
         is_lost, values = False, {"due_at": now, **unbegun(row)}
@@ -113,7 +127,7 @@ def _rescue_one(
     if is_lost:
         record_attempt(
             session, run_id=row.id, number=row.attempt - row.snoozes, owner=row.lease_owner,
-            started_at=row.started_at, finished_at=now, outcome="lost", error_code="worker_lost",
+            started_at=row.started_at, finished_at=now, outcome="lost", error_code=LOST_CODE,
             error_detail=_LOST,
         )  # fmt: skip
     if moved_to == FAILURE:

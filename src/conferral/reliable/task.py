@@ -29,7 +29,7 @@ from conferral.reliable.errors import Ambiguous, LeaseLost, Permanent, Retryable
 from conferral.reliable.holding import Holding
 from conferral.reliable.outbox import Ring, outbox_of
 from conferral.reliable.owner import is_gone
-from conferral.reliable.rescue import rescue_gone
+from conferral.reliable.rescue import interrupted, orphans, rescue_gone
 from conferral.reliable.runs import OnDead, Run
 from conferral.reliable.tables import FAILURE, LEASED, RETRY, RUNG, attempts
 from conferral.reliable.tables import runs as runs_table
@@ -114,6 +114,7 @@ class Executor:
         self._tasks = tasks
         self._holding = holding
         self._burials = burials(tasks)
+        self._is_new = True
 
     def on_dead(self, name: str) -> OnDead | None:
         """Return a task's burial by name."""
@@ -125,19 +126,45 @@ class Executor:
         Raises:
             Unclaimed: the database could not be asked; nothing was executed.
         """
+        began = time.monotonic()
+        if self._is_new:
+            self._is_new = False
+            self._take_over(self._context.routing.queue_of(name))
+        return self._execute(name, run_ids, began + BUNDLE_SECONDS)
+
+    def _take_over(self, queue: str) -> None:
+        """Go on with a run that another process was killed in, before this one's first message.
+
+        The broker puts the message of a killed child behind all others, so that in the middle of
+        a batch its run would wait for the whole queue. The place of the dead is taken by a new
+        process, and that knows by being new that somebody may be missing.
+        """
+        try:
+            with self._context.snapshot() as session:
+                gone = orphans(session)
+            if gone:
+                self._rescue(gone)
+            with self._context.snapshot() as session:
+                waiting = interrupted(session, queue)
+            for run_id, name in waiting:
+                if name in self._tasks and self._execute(name, [run_id], time.monotonic()):
+                    return
+        except (Unclaimed, SQLAlchemyError) as error:
+            log.warning("nothing_taken_over", extra={"code": type(error).__name__})
+
+    def _execute(self, name: str, run_ids: Sequence[str], deadline: float) -> list[Run]:
         current_task.name = name
         claimed = self._claim(name, list(dict.fromkeys(run_ids)))
         try:
             crash_point("claimed")
-            self._execute_all(self._tasks[name], claimed)
+            self._execute_all(self._tasks[name], claimed, deadline)
         finally:
             # Whatever happened above: a lease that nobody works under must run out.
             for run in claimed:
                 self._holding.drop(run)
         return claimed
 
-    def _execute_all(self, declared: Task, claimed: Sequence[Run]) -> None:
-        deadline = time.monotonic() + BUNDLE_SECONDS
+    def _execute_all(self, declared: Task, claimed: Sequence[Run], deadline: float) -> None:
         for position, run in enumerate(claimed):
             if position and time.monotonic() > deadline:
                 self._give_back(claimed[position:])
@@ -177,9 +204,9 @@ class Executor:
                 early = session.execute(
                     select(runs_table.c.id).where(RUNG, runs_table.c.id.in_(refused))
                 ).scalars().all()  # fmt: skip
-            orphans = [row.id for row in held if is_gone(row.lease_owner or "")]
-            if orphans:
-                self._rescue(orphans)
+            gone = [row.id for row in held if is_gone(row.lease_owner or "")]
+            if gone:
+                self._rescue(gone)
             if early:
                 self._unring(early)
         except SQLAlchemyError as error:

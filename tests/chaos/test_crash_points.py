@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real processes that die at every named point of the source, at its first and at its second passage."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from itertools import groupby, zip_longest
+
+from support.chaos_house import House
+from support.chaos_ledger import Ledger
+from support.chaos_points import MAY_REPEAT, points
+from support.chaos_processes import until
+
+FINAL_SECONDS = 60.0
+"""G3: whatever point a process died at, everything is final by then."""
+FIRED_SECONDS = 60.0
+# What supervisors and pools say of a child that killed itself; the rows say the rest.
+DIED = (
+    r"exited with 'signal 9 \(SIGKILL\)'", "WorkerLostError", "Worker exited prematurely",
+    r"Worker \(pid:\d+\) was sent SIGKILL",
+)  # fmt: skip
+
+
+def test_crash_points(house: House, long: bool, seed: int) -> None:
+    """Wherever a process dies: 0 lost, 0 second identities, final within 60 s, repeats where unknowable."""
+    chance = random.Random(seed)
+    passages = (1, 2) if long else (chance.choice((1, 2)),)
+    for nth in passages:
+        for together in _rounds(alone=long):
+            _die_at(house, together, nth)
+
+
+def _rounds(*, alone: bool) -> Iterator[list[str]]:
+    """Yield the points one by one, or one of each room at a time: they die in different processes."""
+    names = sorted(points())
+    if alone:
+        yield from ([name] for name in names)
+        return
+    families = [list(group) for _, group in groupby(names, key=lambda name: name.partition(".")[0])]
+    for together in zip_longest(*families):
+        yield [name for name in together if name is not None]
+
+
+def _die_at(house: House, together: list[str], nth: int) -> None:
+    ledger = Ledger(house, f"crash_points {nth}: {' '.join(together)}")
+    house.until_ready()
+    before = len(house.points.fired())
+    if "beat.promised" in together:
+        # A Beat that starts looks at the slot that is running: it passes the point at once.
+        house.points.arm("beat.promised")
+        house.processes.kill_main("beat")
+    for point in together:
+        if point != "beat.promised":
+            house.points.arm(point, nth=nth)
+    batch = house.issue_batch(6)
+    house.issue(6, threads=3)
+    still = {*together}
+
+    def fired() -> bool:
+        still.difference_update(one.point for one in house.points.fired()[before:])
+        if still and not house.unfinished([batch, *ledger.accepted]):
+            house.issue(1)
+        return not still
+
+    until(fired, FIRED_SECONDS, lambda: f"never passed: {sorted(still)}")
+    seconds = house.until_final(ledger.accepted, FINAL_SECONDS)
+    account = ledger.finish(expected=DIED)
+    print(f"  final after  {seconds:.1f} s")  # noqa: T201
+    if not MAY_REPEAT & {*together}:
+        assert account.repeated == 0
+
+
+def test_every_point_of_the_plan_is_in_the_source() -> None:
+    """A point for every line where "what if we die here?" has an answer; none gets lost in a rewrite."""
+    planned = """
+        accept.before_commit accept.after_commit expand.chunk_committed dispatch.published claimed
+        pdf.rendered pdf.written pdf.stored vc.signed vc.stored leaf.before_commit leaf.after_commit
+        log.extended log.signed log.before_commit log.after_commit smtp.connected smtp.rcpt smtp.data
+        smtp.dot smtp.accepted http.connected http.sent http.answered settle.before_commit
+        settle.after_commit beat.promised
+    """
+    assert {*planned.split()} <= points().keys()
