@@ -17,8 +17,8 @@ from conferral.cli.processes import Pool, pool_named
 from conferral.settings import Settings
 
 # On one host a person who asks is answered before work that was promised: when the cores are
-# taken, the web gets nine parts of ten. A pool alone on its host notices nothing.
-POOL_NICENESS = 10
+# taken, the web gets three parts of four. A pool alone on its host notices nothing.
+POOL_NICENESS = 5
 SCHEDULER = "conferral.reliable.beat:SingletonScheduler"
 
 
