@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from conferral.domain import checkpoint, credential_checks
+from conferral.adapters import brought_file
+from conferral.domain import checkpoint, credential_checks, vc
 from conferral.domain.pdf_attachment import attach
 from conferral.reliable import crash_points
 from conferral.reliable.testing import crash_at
-from conferral.services import resigning, rotating_keys, verifying
+from conferral.services import resigning, rotating_keys, signing_keys, verifying, verifying_uploads
 from conferral.store import tables
 from conferral.store.queries import revisions
 from support.fake_webhook import FakeWebhook
@@ -243,3 +244,29 @@ def test_altered_bytes_are_not_signed_again_when_a_key_is_withdrawn(product: Pro
     assert (product.credential(damaged.id).revision, product.credential(sound.id).revision) == (1, 2)
     results = [run.result for run in product.runs_of(resigning.TASK)]
     assert results[0] == {"signed_again": 1, "skipped": 1}
+
+
+def test_a_copy_is_told_from_a_forgery_when_its_key_was_withdrawn(product: Product) -> None:
+    """Revision 1 reads REPLACED, revision 2 VALID; what a thief signs reads UNKNOWN and is an alarm."""
+    (row,) = issue(product)
+    stolen = signing_keys.issuer(product.rt, product.caller.organisation_id, "live")
+    withdraw(product)
+    product.run(patience_seconds=PATIENCE)
+    new = product.credential(row.id)
+    forged = document_of(product, new.vc_sha256)
+    forged = {name: value for name, value in forged.items() if name != "proof"} | {"name": "Medicine"}
+    copies = {
+        "REPLACED": product.rt.blobs.get(row.vc_sha256),
+        "VALID": product.rt.blobs.get(new.vc_sha256),
+        "UNKNOWN": vc.stored_form(
+            vc.sign(
+                forged, sign=stolen.sign, verification_method=stolen.verification_method,
+                created=product.time(),
+            )
+        ),
+    }  # fmt: skip
+    for verdict, copy in copies.items():
+        found = verifying_uploads.judged(product.rt, brought_file.read(copy))
+        assert found is not None
+        assert found.judgement.verdict == verdict
+        assert found.judgement.is_unlogged_signature is (verdict == "UNKNOWN")
