@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import rfc8785
+from hypothesis import given
+from hypothesis import strategies as st
 
 from conferral.domain import canonical, vc
 from conferral.domain.canonical import UnsafeDocument, canonical_nquads, jcs, read_document
@@ -148,6 +150,31 @@ def test_loose_json_is_refused(data: bytes) -> None:
     """Two readers can never read two things in one file."""
     with pytest.raises(UnsafeDocument):
         read_document(data)
+
+
+PLAIN_JSON = st.recursive(
+    st.none() | st.booleans() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+)
+
+
+@given(st.dictionaries(st.text(), PLAIN_JSON | st.integers(-9, 9) | st.floats(-1, 1)))
+def test_jcs_is_what_its_library_writes(document: dict[str, object]) -> None:
+    """The short way for documents without numbers gives the library's bytes."""
+    assert jcs(document) == rfc8785.dumps(document)
+
+
+@given(st.text(st.characters(min_codepoint=0, max_codepoint=0x2FF)))
+def test_jcs_escapes_as_its_library_does(text: str) -> None:
+    """Control characters, quotes and backslashes in texts and in member names."""
+    assert jcs({text: text, "plain": text}) == rfc8785.dumps({text: text, "plain": text})
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\udfff"])
+def test_jcs_refuses_what_has_no_utf_8(text: str) -> None:
+    """A lone surrogate is no text, wherever it stands."""
+    for document in ({"a": text}, {"a": [text]}, {text: "a"}):
+        with pytest.raises(UnsafeDocument):
+            jcs(document)
 
 
 def test_jcs_refuses_numbers_that_json_cannot_carry() -> None:
