@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, case, select
+from sqlalchemy import Executable, and_, case, select
 
 # Both databases spell ON CONFLICT and RETURNING alike, and SQLAlchemy's PostgreSQL insert
 # compiles for SQLite, too (the contract suite holds it): one statement instead of two.
@@ -84,8 +84,7 @@ def promise_all(session: Session, promises: Sequence[Promise]) -> list[str]:
     rows = [_row(session, wanted) for wanted in promises]
     if not rows:
         return []
-    statement = insert(runs).on_conflict_do_nothing(index_elements=[runs.c.key]).returning(runs.c.id)
-    inserted = set(session.execute(statement, rows).scalars())
+    inserted = set(session.execute(_INSERT_ONCE, rows).scalars())
     rings = outbox_of(session).rings
     for row in rows:
         if row["id"] in inserted and row["rung_at"] is not None:
@@ -120,10 +119,7 @@ def _row(session: Session, wanted: Promise) -> dict[str, Any]:
 
 
 def _insert_once(session: Session, row: Mapping[str, Any]) -> str:
-    statement = (
-        insert(runs).values(**row).on_conflict_do_nothing(index_elements=[runs.c.key]).returning(runs.c.id)
-    )
-    inserted: str | None = session.execute(statement).scalar_one_or_none()
+    inserted: str | None = session.execute(_INSERT_ONCE, row).scalar_one_or_none()
     if inserted is not None:
         return inserted
     holder: str = session.execute(select(runs.c.id).where(runs.c.key == row["key"])).scalar_one()
@@ -131,9 +127,14 @@ def _insert_once(session: Session, row: Mapping[str, Any]) -> str:
 
 
 def _insert_coalescing(session: Session, row: Mapping[str, Any]) -> str:
+    run_id: str = session.execute(_INSERT_COALESCING, row).scalar_one()
+    return run_id
+
+
+def _coalescing() -> Executable:
     # DO UPDATE, never DO NOTHING: it waits for a claim under way, so a wake-up that meets a
     # run being claimed becomes a run of its own. A run in RETRY keeps its backoff.
-    statement = insert(runs).values(**row)
+    statement = insert(runs)
     pulled = case(
         (
             and_(runs.c.state == PENDING, statement.excluded.due_at < runs.c.due_at),
@@ -141,8 +142,11 @@ def _insert_coalescing(session: Session, row: Mapping[str, Any]) -> str:
         ),
         else_=runs.c.due_at,
     )
-    statement = statement.on_conflict_do_update(
+    return statement.on_conflict_do_update(
         index_elements=[runs.c.coalesce_key], index_where=CLAIMABLE, set_={"due_at": pulled}
-    )
-    run_id: str = session.execute(statement.returning(runs.c.id)).scalar_one()
-    return run_id
+    ).returning(runs.c.id)
+
+
+# Built once: each credential makes such promises, and building a statement costs more than executing it.
+_INSERT_ONCE = insert(runs).on_conflict_do_nothing(index_elements=[runs.c.key]).returning(runs.c.id)
+_INSERT_COALESCING = _coalescing()

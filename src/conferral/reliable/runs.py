@@ -43,6 +43,11 @@ MAX_CODE = 60  # the column's length
 # and not quite there would lose its bell, and wait for the next one.
 CLOCK_TOLERANCE = timedelta(milliseconds=250)
 
+# Built once: every run executes these, and building a statement costs more than executing it.
+_UPDATE_STARTED = update(runs).where(
+    runs.c.id == bindparam("started"), runs.c.state == STARTED, runs.c.attempt == bindparam("fence")
+)
+_INSERT_ATTEMPT = insert(attempts)
 _PAUSED = exists().where(
     or_(
         and_(pauses.c.scope == "queue", pauses.c.name == runs.c.queue),
@@ -301,7 +306,7 @@ def unring(session: Session, run_ids: Sequence[str]) -> None:
 
 def record_attempt(session: Session, **values: Any) -> None:
     """Write one row of history."""
-    session.execute(insert(attempts).values(**values))
+    session.execute(_INSERT_ATTEMPT, values)
 
 
 def _due_again(session: Session, run: Run, state: str, now: datetime, values: Mapping[str, Any]) -> None:
@@ -333,9 +338,7 @@ def _explained(error: RunError) -> tuple[str, str]:
 def _move(session: Session, run: Run, state: str, **values: Any) -> None:
     crash_point("settle.before_commit")
     moved = session.execute(
-        update(runs)
-        .where(runs.c.id == run.id, runs.c.state == STARTED, runs.c.attempt == run.attempt)
-        .values(state=state, **UNLEASED, **values)
+        _UPDATE_STARTED, {"started": run.id, "fence": run.attempt, "state": state, **UNLEASED, **values}
     )
     if moved.rowcount != 1:  # type: ignore[attr-defined]  # CursorResult, by construction
         raise LeaseLost(f"run {run.id}, attempt {run.attempt}: the lease is somebody else's")
@@ -361,11 +364,7 @@ def _start_successor(session: Session, run: Run, now: datetime) -> None:
     if following is None:
         return
     following.claimed_at = now
-    session.execute(
-        update(runs)
-        .where(runs.c.id == following.id, runs.c.state == STARTED, runs.c.attempt == following.attempt)
-        .values(started_at=now)
-    )
+    session.execute(_UPDATE_STARTED, {"started": following.id, "fence": following.attempt, "started_at": now})
 
 
 def _show(session: Session, run: Run, state: str, result: Any) -> None:

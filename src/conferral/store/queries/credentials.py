@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import Update, bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import insert  # compiles for SQLite, too
 from sqlalchemy.orm import Session
 
@@ -76,7 +77,7 @@ def by_vc_id(session: Session, vc_id: str) -> Record | None:
 
 def work(session: Session, credential_id: str) -> Record | None:
     """Return everything that issuing or describing a credential needs, in one row."""
-    return session.execute(_work().where(credentials.c.id == credential_id)).one_or_none()
+    return session.execute(_WORK_BY_ID, {"wanted": credential_id}).one_or_none()
 
 
 def _work() -> Any:
@@ -102,6 +103,10 @@ def _work() -> Any:
         .join(templates, templates.c.id == template_versions.c.template_id)
         .join(status_lists, status_lists.c.number == credentials.c.status_list_number)
     )
+
+
+# Built once: every run about a credential reads this, and building it costs more than executing it.
+_WORK_BY_ID = _work().where(credentials.c.id == bindparam("wanted"))
 
 
 def page(
@@ -172,16 +177,17 @@ def record_requeued(session: Session, credential_id: str) -> bool:
 
 
 def _move(session: Session, credential_id: str, state: str, *conditions: Any, **values: Any) -> bool:
-    moved = session.execute(
-        update(credentials)
-        .where(
-            credentials.c.id == credential_id,
-            credentials.c.state.in_(credential.sources_of(state)),
-            *conditions,
-        )
-        .values(state=state, **values)
-    )
+    statement = _update_to(state).where(*conditions) if conditions else _update_to(state)
+    moved = session.execute(statement, {"moved": credential_id, "state": state, **values})
     return bool(moved.rowcount == 1)  # type: ignore[attr-defined]  # CursorResult, by construction
+
+
+@cache
+def _update_to(state: str) -> Update:
+    """Return the statement of one move; there are as many as states."""
+    return update(credentials).where(
+        credentials.c.id == bindparam("moved"), credentials.c.state.in_(credential.sources_of(state))
+    )
 
 
 def unfinished_before(session: Session, moment: datetime, limit: int) -> Sequence[Record]:

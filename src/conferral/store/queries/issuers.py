@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, func, insert, literal, select, update
+from sqlalchemy import BindParameter, Select, bindparam, func, insert, literal, select, update
 from sqlalchemy.dialects.postgresql import insert as insert_or  # compiles for SQLite, too
 from sqlalchemy.orm import Session
 
@@ -18,9 +18,7 @@ from conferral.store.tables import issuers, signing_keys, status_lists, template
 
 def current_key(session: Session, organisation_id: str, mode: str) -> Record | None:
     """Return the signing key that is not retired; at most one is, by a unique index."""
-    return session.execute(
-        _keys_of(organisation_id, mode).where(signing_keys.c.retired_at.is_(None))
-    ).one_or_none()
+    return session.execute(_CURRENT_KEY, {"organisation_id": organisation_id, "mode": mode}).one_or_none()
 
 
 def published_keys(session: Session, organisation_id: str, mode: str) -> Sequence[Record]:
@@ -38,12 +36,21 @@ def key(session: Session, key_id: str) -> Record | None:
     return session.execute(select(signing_keys).where(signing_keys.c.id == key_id)).one_or_none()
 
 
-def _keys_of(organisation_id: str, mode: str) -> Select[Any]:
+def _keys_of(organisation_id: str | BindParameter[str], mode: str | BindParameter[str]) -> Select[Any]:
     return (
         select(signing_keys)
         .where(signing_keys.c.organisation_id == organisation_id, signing_keys.c.mode == mode)
         .order_by(signing_keys.c.number)
     )
+
+
+# Built once: every credential that is signed asks for key and DID, and building costs more than executing.
+_CURRENT_KEY = _keys_of(bindparam("organisation_id"), bindparam("mode")).where(
+    signing_keys.c.retired_at.is_(None)
+)
+_DID = select(issuers.c.did).where(
+    issuers.c.organisation_id == bindparam("organisation_id"), issuers.c.mode == bindparam("mode")
+)
 
 
 def add_key(session: Session, **values: Any) -> None:
@@ -100,7 +107,7 @@ def freeze_did(session: Session, organisation_id: str, mode: str, did: str, now:
 def issuer_did(session: Session, organisation_id: str, mode: str) -> str | None:
     """Return the frozen DID, or None before the first signature."""
     found: str | None = session.execute(
-        select(issuers.c.did).where(issuers.c.organisation_id == organisation_id, issuers.c.mode == mode)
+        _DID, {"organisation_id": organisation_id, "mode": mode}
     ).scalar_one_or_none()
     return found
 

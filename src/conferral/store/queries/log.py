@@ -36,11 +36,11 @@ def append_leaf(
     session: Session, *, log: str, credential_id: str, revision: int, entry: bytes, now: datetime
 ) -> None:
     """Insert a leaf without an index; the sequencer gives it one."""
-    session.execute(
-        insert_row(leaves).values(
-            log=log, credential_id=credential_id, revision=revision, entry=entry, created_at=now
-        )
-    )
+    row = {"log": log, "credential_id": credential_id, "revision": revision, "entry": entry}
+    session.execute(_INSERT_LEAF, {**row, "created_at": now})
+
+
+_INSERT_LEAF = insert_row(leaves)  # built once: every credential that is signed appends one
 
 
 def unsequenced(session: Session, log: str, limit: int) -> Sequence[Record]:
