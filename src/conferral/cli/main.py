@@ -34,6 +34,7 @@ COMMANDS = {
     "mailbox": ("conferral.cli.mailbox:mailbox", "Read captured e-mails."),
     "webhooks": ("conferral.cli.webhooks:webhooks", "Add endpoints and listen to them."),
     "org": ("conferral.cli.organisations:org", "Create and list organisations."),
+    "templates": ("conferral.cli.templates:templates", "Create and list templates."),
     "keys": ("conferral.cli.keys:keys", "Create and revoke API keys."),
     "signing-keys": (
         "conferral.cli.signing_keys:group",

@@ -61,6 +61,16 @@ VERBS: Final = {verb.name: verb for verb in (REVOKE, SUSPEND, REINSTATE)}
 """What is said to a credential, or to many; superseding needs another credential."""
 
 
+def possible(state: str, purpose: str) -> tuple[Verb, ...]:
+    """Return the verbs that can be said to a credential, in the order they are offered.
+
+    >>> [verb.name for verb in possible("suspended", "suspension")]
+    ['reinstate', 'supersede', 'revoke']
+    """
+    offered = (REINSTATE, SUSPEND, SUPERSEDE, REVOKE)
+    return tuple(verb for verb in offered if refusal(verb, state, purpose) is None)
+
+
 def refusal(verb: Verb, state: str, purpose: str) -> str | None:
     """Return why a verb cannot be said to a credential, for whoever tried; None if it can.
 

@@ -48,6 +48,34 @@ def preview(session: Session, batch: Record, verb: Verb) -> Preview:
     return Preview(affected, dict(others))
 
 
+def named(session: Session, caller: Caller, batch_id: str) -> Record:
+    """Return a batch of the caller's organisation and mode.
+
+    Raises:
+        Problem: `not_found`.
+    """
+    batch = batches.batch(session, caller.organisation_id, batch_id)
+    if batch is None or batch.mode != caller.mode:
+        raise Problem("not_found", f"there is no batch {batch_id[:40]} in {caller.mode} mode")
+    return batch
+
+
+def left(session: Session, batch_id: str, verb: Verb) -> int:
+    """Return how many of a batch a verb could still be said to."""
+    counts = standings.batch_counts(session, batch_id)
+    return sum(row.number for row in counts if status_change.refusal(verb, row.state, row.purpose) is None)
+
+
+def possible(session: Session, batch: Record) -> list[Verb]:
+    """Return the verbs that would change something in a batch."""
+    counts = standings.batch_counts(session, batch.id)
+    return [
+        verb
+        for verb in VERBS.values()
+        if any(status_change.refusal(verb, row.state, row.purpose) is None for row in counts)
+    ]
+
+
 def request(
     rt: Runtime, session: Session, caller: Caller, verb: Verb, batch_id: str, *, reason: str | None
 ) -> tuple[Preview, str | None]:
@@ -60,9 +88,7 @@ def request(
             batch is suspendable.
     """
     changing_status.checked_reason(verb, reason)
-    batch = batches.batch(session, caller.organisation_id, batch_id)
-    if batch is None or batch.mode != caller.mode:
-        raise Problem("not_found", f"there is no batch {batch_id[:40]}")
+    batch = named(session, caller, batch_id)
     counts = preview(session, batch, verb)
     if counts.affected == 0:
         if verb.needs is not None and not _has_purpose(session, batch, verb):

@@ -27,6 +27,7 @@ from conferral.web.api import (
     mailbox,
     ops,
     signing_keys,
+    standing,
     tasks,
     webhooks,
 )
@@ -43,7 +44,7 @@ KEY_SCHEME: Final[dict[str, Any]] = {
     "api_key": {"type": "http", "scheme": "bearer", "bearerFormat": "conferral_…"}
 }
 RESOURCES: Final = (
-    credentials.api, tasks.api, batches.api, batch_upload.api, webhooks.api, signing_keys.api,
+    credentials.api, standing.api, tasks.api, batches.api, batch_upload.api, webhooks.api, signing_keys.api,
     mailbox.api, ops.api,
 )  # fmt: skip
 

@@ -85,6 +85,28 @@ TASK: Final = {
     "tasks.reports.generate_daily_issuance_report": "Daily report",
     "tasks.cleanup.purge_expired_sessions": "Clean up",
 }
+VERB: Final = {
+    "revoke": Word("Revoke", "ban", "bad"),
+    "suspend": Word("Suspend", "pause", "warn"),
+    "reinstate": Word("Reinstate", "check", "good"),
+    "supersede": Word("Replace", "swap", "warn"),
+}
+CONSEQUENCE: Final = {
+    "revoke": "It is withdrawn for good: nobody can take that back. A corrected one can be issued instead.",
+    "suspend": "It is shown as suspended until it is reinstated or revoked.",
+    "reinstate": "It is in force again: page, PDF and every link that was shared are valid as before.",
+}
+REASON: Final = {
+    "unspecified": "No reason in particular",
+    "issued_in_error": "Issued in error",
+    "content_wrong": "Its content is wrong",
+    "requirements_not_met": "The requirements were not met",
+    "misconduct": "Misconduct",
+    "no_longer_entitled": "No longer entitled",
+    "recipient_request": "The recipient asked for it",
+    "under_review": "Under review",
+    "replaced": "Replaced by a corrected one",
+}
 FIGURE: Final = {
     "issued": "Credentials issued",
     "waiting": "Requested, not issued yet",

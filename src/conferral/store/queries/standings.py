@@ -72,9 +72,9 @@ def batch_chunk(session: Session, batch_id: str, after_row: int, limit: int) -> 
 
 
 def batch_counts(session: Session, batch_id: str) -> Sequence[Record]:
-    """Return (state, purpose, count) of a batch's credentials."""
+    """Return (state, purpose, number) of a batch's credentials."""
     return session.execute(
-        select(credentials.c.state, status_lists.c.purpose, func.count().label("count"))
+        select(credentials.c.state, status_lists.c.purpose, func.count().label("number"))
         .join(status_lists, status_lists.c.number == credentials.c.status_list_number)
         .where(credentials.c.batch_id == batch_id)
         .group_by(credentials.c.state, status_lists.c.purpose)

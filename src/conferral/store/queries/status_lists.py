@@ -82,6 +82,14 @@ def served(session: Session, number: int) -> Record | None:
     ).one_or_none()
 
 
+def purpose_of(session: Session, number: int) -> str:
+    """Return what a set bit of a list means."""
+    found: str = session.execute(
+        select(status_lists.c.purpose).where(status_lists.c.number == number)
+    ).scalar_one()
+    return found
+
+
 def signed_at(session: Session, numbers: Collection[int]) -> Sequence[tuple[int, datetime | None]]:
     """Return (number, when it was signed last) of lists in the order of their numbers."""
     found = session.execute(

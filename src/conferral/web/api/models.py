@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from conferral.domain.credential import STATES
+from conferral.domain.status_change import REASONS, UNSPECIFIED
 from conferral.web.cursors import DEFAULT_LIMIT, MOST_CHARACTERS, MOST_LIMIT
 from conferral.web.problems import MEDIA_TYPE, ProblemDocument
 
@@ -41,6 +42,7 @@ PROBLEM_RESPONSES: Final[dict[Any, Any]] = {
 }
 NOT_FOUND: Final[dict[Any, Any]] = {404: _problem("There is no such thing")}
 CONFLICT: Final[dict[Any, Any]] = {409: _problem("Its state does not allow that")}
+ERASED: Final[dict[Any, Any]] = {410: _problem("It was erased at the person's request")}
 PURGED: Final[dict[Any, Any]] = {410: _problem("The run is no longer kept")}
 
 
@@ -95,6 +97,45 @@ class IssueBody(Strict):
     expires_on: Day | None = None
     external_id: Text | None = None
     send_email: bool = True
+
+
+class ReasonBody(Strict):
+    """Why a credential is withdrawn or paused: a code, never a sentence."""
+
+    reason: Literal[REASONS] = UNSPECIFIED  # type: ignore[valid-type]  # the tuple is the list of words
+
+
+class ReinstateBody(Strict):
+    """Nothing is to be said: `{}`."""
+
+
+class CorrectedRecipient(Strict):
+    """What is to be corrected of the person."""
+
+    name: Text | None = None
+    email: Text | None = None
+    locale: Annotated[str, Field(max_length=20)] | None = None
+
+
+class Correction(Strict):
+    """What the corrected credential says differently; what is left out stays."""
+
+    recipient: CorrectedRecipient | None = None
+    fields: Annotated[
+        dict[str, Text], Field(max_length=MOST_FIELDS, description="replaced one by one; empty removes it")
+    ] = {}
+    issued_on: Day | None = None
+    expires_on: Annotated[str, Field(max_length=40, description="YYYY-MM-DD; empty removes it")] | None = None
+    external_id: Annotated[
+        Text | None, Field(description="of the corrected one: the old one keeps its own")
+    ] = None
+    template_id: Annotated[Name, Field(description="another template's id or name")] | None = None
+
+
+class SupersedeBody(Strict):
+    """How the credential is to be corrected."""
+
+    changes: Correction
 
 
 class BatchRow(Strict):

@@ -95,7 +95,42 @@ class CredentialOut(Strict):
     error: RunError | None
     created_at: AwareDatetime
     issued_at: AwareDatetime | None
+    status_reason: str | None = Field(description="why it is not in force: a code")
+    status_changed_at: AwareDatetime | None
+    supersedes: str | None = Field(description="the credential that this one corrects")
+    superseded_by: str | None
     links: dict[str, str | None]
+
+
+class ChangedOut(Strict):
+    """How a credential stands now, and the tasks that tell of it."""
+
+    credential_id: str
+    status: State
+    reason: str | None
+    changed_at: AwareDatetime
+    task_ids: list[str]
+    links: dict[str, str]
+
+
+class SupersedingOut(AcceptedOut):
+    """A corrected credential that will be issued, and the one that ends then."""
+
+    supersedes: str
+
+
+class BatchPreviewOut(Strict):
+    """How many credentials of a batch would change, and the states of the others."""
+
+    batch_id: str
+    affected: int
+    others: dict[str, int]
+
+
+class BatchChangedOut(BatchPreviewOut):
+    """How many will change; `task_id` is null when there are none."""
+
+    task_id: str | None
 
 
 class Page(Strict):

@@ -98,6 +98,10 @@ def credential(rt: Runtime, row: Record) -> dict[str, Any]:
         "error": error(row.failure_code, row.failure_detail),
         "created_at": moment(row.created_at),
         "issued_at": moment(row.issued_at),
+        "status_reason": row.status_reason,
+        "status_changed_at": moment(row.status_changed_at),
+        "supersedes": row.supersedes,
+        "superseded_by": row.superseded_by,
         "links": {
             "self": rt.url(here),
             "page": rt.url(f"/c/{row.token}"),

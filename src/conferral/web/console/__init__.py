@@ -14,6 +14,7 @@ from conferral.web.console import (
     overview,
     reports,
     sign_in,
+    standing,
 )
 
 PAGES: Final = door.pages
@@ -29,4 +30,5 @@ __all__ = [
     "overview",
     "reports",
     "sign_in",
+    "standing",
 ]

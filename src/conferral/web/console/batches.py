@@ -11,7 +11,7 @@ from flask import render_template, request
 from conferral.domain.credential import ISSUED
 from conferral.domain.ids import is_id
 from conferral.domain.problems import Problem
-from conferral.services import batching
+from conferral.services import batching, changing_batches
 from conferral.store.queries import batches as rows_of
 from conferral.store.queries import listing
 from conferral.web import cursors
@@ -72,6 +72,7 @@ def batch(batch_id: str) -> str:
         if row is None:
             raise Problem("not_found", "there is no such batch")
         progress = batching.progress(session, row)
+        offered = [verb.name for verb in changing_batches.possible(session, row)]
         failed = listing.credentials_page(
             session,
             organisation_id,
@@ -87,6 +88,7 @@ def batch(batch_id: str) -> str:
         bars=bars(progress),
         failed=failed[:SHOWN_FAILURES],
         has_more_failed=len(failed) > SHOWN_FAILURES,
+        batch_verbs=offered,
         is_live=progress["status"] in ("running", "validating"),
     )
 

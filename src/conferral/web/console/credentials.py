@@ -7,11 +7,12 @@ from typing import Any
 
 from flask import render_template, request
 
+from conferral.domain import status_change
 from conferral.domain.credential import STATES
 from conferral.domain.ids import is_id
 from conferral.domain.problems import Problem
 from conferral.reliable import status
-from conferral.store.queries import deliveries, listing, log
+from conferral.store.queries import deliveries, listing, log, status_lists
 from conferral.web import cursors
 from conferral.web.console.door import pages, visitor
 from conferral.web.site import runtime
@@ -62,6 +63,7 @@ def credential(credential_id: str) -> str:
         entries = status.timeline(session, row.id)
         sent = {one.run_id: one for one in deliveries.of_credential(session, row.id)}
         leaf = log.leaf_of(session, row.id)
+        purpose = status_lists.purpose_of(session, row.status_list_number)
         urls = {one.id: one.url for one in deliveries.endpoints_of(session, organisation_id, row.mode)}
     return render_template(
         "console/credential.html",
@@ -73,6 +75,7 @@ def credential(credential_id: str) -> str:
         today=rt.today(),
         now=rt.database.now(),
         page_url=rt.url(f"/c/{row.token}"),
+        verbs=status_change.possible(row.state, purpose),
     )
 
 
