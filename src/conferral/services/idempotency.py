@@ -8,12 +8,16 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
 from conferral.domain.problems import Problem
 from conferral.services.runtime import Caller, Runtime
+from conferral.store.engine import limit_lock_wait
 from conferral.store.queries import bookkeeping
+
+WAIT_SECONDS: Final = 2.0  # for the first request with the same key; on SQLite its one writer's queue
+LOCK_NOT_AVAILABLE: Final = "55P03"  # PostgreSQL: the first request still holds its row
 
 _KEY: Final = re.compile(r'"?([\x21\x23-\x7e]{1,255})"?')
 
@@ -82,24 +86,38 @@ def earlier_answer(session: Session, caller: Caller, question: Question) -> Answ
     return Answer(row.status, dict(row.headers), row.body, is_replayed=True)
 
 
-def remember(rt: Runtime, session: Session, caller: Caller, question: Question, answer: Answer) -> None:
-    """Store the answer in the commit of what it says.
+def reserve(rt: Runtime, session: Session, caller: Caller, question: Question) -> None:
+    """Take the key, first of all: who sends it again meanwhile waits here, and no lock of the work is held.
 
     Raises:
         AnsweredMeanwhile: the same question was answered by somebody else.
+        Problem: `idempotency_in_progress` when it is being answered for WAIT_SECONDS now.
     """
+    limit_lock_wait(session, WAIT_SECONDS)
     try:
-        bookkeeping.store_answer(
+        bookkeeping.reserve_answer(
             session,
             organisation_id=caller.organisation_id,
             mode=caller.mode,
             operation=question.operation,
             key=question.key,
             fingerprint=question.fingerprint,
-            status=answer.status,
-            headers=answer.headers,
-            body=answer.body,
             created_at=rt.database.now(),
         )
     except IntegrityError as taken:
         raise AnsweredMeanwhile(question.key) from taken
+    except OperationalError as error:
+        if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
+            raise
+        raise in_progress() from None
+
+
+def remember(session: Session, caller: Caller, question: Question, answer: Answer) -> None:
+    """Store the answer under the reserved key, in the commit of what it says."""
+    whose = (caller.organisation_id, caller.mode, question.operation, question.key)
+    bookkeeping.store_answer(session, whose, status=answer.status, headers=answer.headers, body=answer.body)
+
+
+def in_progress() -> Problem:
+    """Return what is told to who repeats a request that is still being answered."""
+    return Problem("idempotency_in_progress", "the first request with this key is still running")

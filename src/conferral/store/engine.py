@@ -176,6 +176,14 @@ def lock_for_migration(connection: Connection) -> None:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
 
 
+def limit_lock_wait(session: Session, seconds: float) -> None:
+    """Let this transaction wait for a lock no longer than this; SQLite has one writer and one queue."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(
+            text("SELECT set_config('lock_timeout', :wait, true)"), {"wait": f"{seconds * 1000:.0f}ms"}
+        )
+
+
 def normalise(url: str) -> URL:
     """Read `postgres://` and `postgresql://` as psycopg 3.
 

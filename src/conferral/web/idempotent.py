@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from flask import Response, g, request
-from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from conferral.domain.problems import Problem
@@ -21,7 +20,6 @@ from conferral.services import idempotency
 from conferral.services.idempotency import Answer, AnsweredMeanwhile, Question
 from conferral.web.site import caller, runtime
 
-LOCK_NOT_AVAILABLE: Final = "55P03"  # PostgreSQL: the first request still holds its row
 ROUNDS: Final = 3  # each loser of a race finds the winner's answer in the next round
 
 
@@ -48,7 +46,7 @@ def once(
         found = _earlier(question) or _attempt(question, work, shown_once)
         if found is not None:
             return _response(found)
-    raise Problem("idempotency_in_progress", "the first request with this key is still running")
+    raise idempotency.in_progress()
 
 
 def json_answer(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Answer:
@@ -76,14 +74,11 @@ def _attempt(question: Question, work: Callable[[Session], Answer], shown_once: 
     rt = runtime()
     try:
         with rt.database.transaction() as session:
+            idempotency.reserve(rt, session, caller(), question)
             answer = work(session)
-            idempotency.remember(rt, session, caller(), question, _without(answer, shown_once))
+            idempotency.remember(session, caller(), question, _without(answer, shown_once))
     except AnsweredMeanwhile:
         return None
-    except OperationalError as error:
-        if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
-            raise
-        raise Problem("idempotency_in_progress", "the first request with this key is still running") from None
     crash_point("accept.after_commit")
     return answer
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as insert_or  # compiles for SQLite, too
 from sqlalchemy.orm import Session
 
@@ -64,9 +64,20 @@ def stored_answer(
     ).one_or_none()
 
 
-def store_answer(session: Session, **values: Any) -> None:
-    """Store an answer in the commit of what it says; a taken key is an IntegrityError."""
-    session.execute(insert(idempotency_keys).values(**values))
+def reserve_answer(session: Session, **values: Any) -> None:
+    """Take a key, before its answer is known; a taken key is an IntegrityError."""
+    session.execute(insert(idempotency_keys).values(status=0, headers={}, body=b"", **values))
+
+
+def store_answer(session: Session, whose: tuple[str, str, str, str], **answer: Any) -> None:
+    """Store the answer under a reserved key (organisation, mode, operation, key), in the same commit."""
+    keys = idempotency_keys.c
+    mine = (keys.organisation_id, keys.mode, keys.operation, keys.key)
+    session.execute(
+        update(idempotency_keys)
+        .where(*(column == value for column, value in zip(mine, whose, strict=True)))
+        .values(**answer)
+    )
 
 
 def purge_answers(session: Session, before: datetime) -> int:
