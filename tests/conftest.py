@@ -10,6 +10,7 @@ import os
 import random
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,6 +42,23 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_report_header(config: pytest.Config) -> str:
     """Name the seed, so that what failed can be replayed."""
     return f"chaos: --seed {config.option.seed}{' --long' if config.option.long else ''}"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give all chaos of one database to one process: its house is built once."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByDatabase(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            kinds = [kind for kind in DATABASES if kind in nodeid.partition("[")[2]]
+            if "tests/chaos/" in nodeid and kinds:
+                return f"chaos on {kinds[0]}"
+            return str(super()._split_scope(nodeid))
+
+    return ByDatabase(config, log)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import subprocess
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ from support.postgres import postgres_server
 from support.redis import RedisProcess, redis_process
 
 DATABASES = ("sqlite", "postgresql")
+_LEAVE_SECONDS = 40.0  # a worker's patience and a little
 _MANY = 500  # bound parameters of one statement: SQLite's limit is far above
 
 
@@ -126,6 +128,23 @@ class House:
         if self.redis_process is not None:
             return Redis.from_url(f"{self.redis_process.url}/0")
         return self.installation.redis()
+
+    @contextlib.contextmanager
+    def heir(self, pool: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Run one more worker of a pool, beside the supervisor's; its log is scanned like the others."""
+        own = {name: value for name, value in self.installation.environ.items() if name[-5:] != "_PORT"}
+        with (self.installation.folder / "logs" / f"heir-{pool}.log").open("ab") as log:
+            command = self.installation.command("worker", pool)
+            process = subprocess.Popen(command, env=own, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        try:
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(_LEAVE_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(_LEAVE_SECONDS)
 
     def until_ready(self, *names: str, seconds: float = 60.0) -> float:
         """Wait until these processes (all, if none is named) are ready; return the seconds."""

@@ -2,8 +2,9 @@
 """The account of one trial: what was promised, what the peers saw, what is missing, doubled or unexplained.
 
 A repeat on the wire is excused only if the peer itself withheld the answer, or if the process that sent it
-was killed (frozen) within 0.05 s of the effect. The share of repeats that chance alone would excuse is
-printed beside it: with a wide window every repeat would be excused.
+(the owner of the lost attempt) died at a crash point where nobody can know, or was killed or frozen within
+0.05 s of the effect. The share of effects that lie in such windows by chance is printed beside it: with a
+wide window every repeat would be excused.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from conferral.reliable.tables import FAILURE, LIVE_STATES, SUCCESS, attempts, r
 from conferral.store.tables import credentials, deliveries, leaves
 from support.chaos_client import Accepted, AcceptedBatch
 from support.chaos_house import House, in_parts
+from support.chaos_points import MAY_REPEAT
 from support.chaos_processes import Harm
 
 AUDIT_SECONDS = 900.0
@@ -31,7 +33,7 @@ AUDIT_SECONDS = 900.0
 WINDOW_SECONDS = 0.05
 """How soon after an effect its process must have died for the repeat to be nobody's fault."""
 EVERY_LOG = re.compile(r"^(?:Traceback|\w*Error:)")
-SENDERS = {"email": "mail", "webhook": "hooks"}
+SENDERS = ("mail", "hooks")
 _ERRORS = frozenset({"ERROR", "CRITICAL", "error", "critical"})
 
 
@@ -238,17 +240,35 @@ class Ledger:
         for effect in sorted(effects, key=lambda one: one.at):
             by_identity[(effect.channel, effect.identity)].append(effect)
         harms = self.harms()
-        for (channel, identity), seen in by_identity.items():
+        repeated = {key: seen for key, seen in by_identity.items() if len(seen) > 1}
+        losers = self._losers({effect.about for seen in repeated.values() for effect in seen})
+        unknowable = {one.pid for one in self.house.points.fired() if one.point in MAY_REPEAT}
+        for (channel, identity), seen in repeated.items():
+            mine = [one for one in harms if one.pid in losers[identity]]
             for effect in (one for one in seen[:-1] if one.is_good or one.is_withheld):
                 account.repeated += 1
-                if effect.is_withheld or _was_harmed(effect, harms):
+                if effect.is_withheld or losers[identity] & unknowable or _was_harmed(effect, mine):
                     account.excused += 1
                     continue
                 account.unexpected += 1
                 account.details.append(f"repeat: {channel} {identity} of {effect.about} at {effect.at:.3f}")
         seconds = max(time.time() - self.began, 1.0)
-        mine = [one for one in harms if one.name in {*SENDERS.values(), "all"} and one.began >= self.began]
-        account.by_chance = min(1.0, sum(one.ended - one.began + WINDOW_SECONDS for one in mine) / seconds)
+        senders = [one for one in harms if one.name in {*SENDERS, "all"} and one.began >= self.began]
+        share = sum(one.ended - one.began + 2 * WINDOW_SECONDS for one in senders) / seconds
+        account.by_chance = min(1.0, share)
+
+    def _losers(self, ids: set[str]) -> dict[str, set[int]]:
+        """Return, by identity, the processes in which an attempt to tell it was lost or fenced."""
+        found: dict[str, set[int]] = defaultdict(set)
+        joined = deliveries.join(attempts, attempts.c.run_id == deliveries.c.run_id)
+        columns = (deliveries.c.message_id, deliveries.c.event_id, attempts.c.owner)
+        for part in in_parts(sorted(ids)):
+            lost = select(*columns).select_from(joined).where(
+                deliveries.c.credential_id.in_(part), attempts.c.outcome.in_(("lost", "fenced"))
+            )  # fmt: skip
+            for row in self.house.rows(lost):
+                found[row.message_id or row.event_id].add(int((row.owner or "//0/").split("/")[2]))
+        return found
 
     def harms(self) -> list[Harm]:
         """Return every process that was killed or frozen, by a test or at a crash point."""
@@ -285,13 +305,8 @@ class Ledger:
 
 
 def _was_harmed(effect: Effect, harms: Sequence[Harm]) -> bool:
-    sender = SENDERS[effect.channel]
-    return any(
-        one.name in {sender, "all"} and one.began - WINDOW_SECONDS <= effect.at <= one.ended + WINDOW_SECONDS
-        if one.kind == "frozen"
-        else one.name in {sender, "all"} and 0 <= one.began - effect.at <= WINDOW_SECONDS
-        for one in harms
-    )
+    """Whether one of these processes was killed, or frozen, within the window around the effect."""
+    return any(one.began - WINDOW_SECONDS <= effect.at <= one.ended + WINDOW_SECONDS for one in harms)
 
 
 def _lose(account: Account, count: int, why: str) -> None:
