@@ -232,15 +232,24 @@ def context_bytes(url: str) -> bytes:
 
 
 def _refuse_unsafe(document: Mapping[str, Any], known: Mapping[str, Document]) -> None:
-    named = document.get("@context")
-    urls = named if isinstance(named, list) else [named]
+    urls = named if isinstance(named := document.get("@context"), list) else [named]
     if not urls or not all(isinstance(url, str) and url in known for url in urls):
         raise UnsafeDocument("the document names a context that is not one of the vendored ones")
     if sum(1 for _ in islice(_values(document), MAX_VALUES + 1)) > MAX_VALUES:
         raise UnsafeDocument(f"the document holds more than {MAX_VALUES} values")
     for key, value in document.items():
-        if key != "@context":
+        if key == "verifiableCredential":
+            _refuse_unsafe_presented(value, known)
+        elif key != "@context":
             _refuse_unsafe_member(key, value, 1)
+
+
+def _refuse_unsafe_presented(value: Any, known: Mapping[str, Document]) -> None:
+    # Every credential of a presentation is held to the same rules; each names its own contexts.
+    for presented in value if isinstance(value, list) and value else [value]:
+        if not isinstance(presented, Mapping) or "verifiableCredential" in presented:
+            raise UnsafeDocument("a presentation holds something that is no credential")
+        _refuse_unsafe(presented, known)
 
 
 def _refuse_unsafe_member(key: str, value: Any, depth: int) -> None:

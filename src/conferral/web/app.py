@@ -19,7 +19,7 @@ from flask_openapi3.openapi import OpenAPI
 from conferral import __version__, observability, wiring
 from conferral.services.runtime import Runtime
 from conferral.settings import Settings
-from conferral.web import envelope, gate, health, monitoring, problems, templating
+from conferral.web import envelope, gate, health, monitoring, problems, templating, vc_api
 from conferral.web.api import (
     batch_upload,
     batches,
@@ -43,6 +43,9 @@ LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "[::1]")
 KEY_SCHEME: Final[dict[str, Any]] = {
     "api_key": {"type": "http", "scheme": "bearer", "bearerFormat": "conferral_…"}
 }
+PAGES: Final = (
+    health.pages, verification.pages, verify.pages, vc_api.pages, evidence.pages, small_pages.pages, CONSOLE,
+)  # fmt: skip
 RESOURCES: Final = (
     credentials.api, standing.api, tasks.api, batches.api, batch_upload.api, webhooks.api, signing_keys.api,
     mailbox.api, ops.api,
@@ -75,7 +78,15 @@ def create_app(settings: Settings | None = None, runtime: Runtime | None = None)
         return app
     templating.install(app)
     app.config["TRUSTED_HOSTS"] = _trusted_hosts(settings)
-    for pages in (health.pages, verification.pages, verify.pages, evidence.pages, small_pages.pages, CONSOLE):
+    for pages in (
+        health.pages,
+        verification.pages,
+        verify.pages,
+        vc_api.pages,
+        evidence.pages,
+        small_pages.pages,
+        CONSOLE,
+    ):
         app.register_blueprint(pages)
     for resource in RESOURCES:
         app.register_api(resource)
