@@ -61,3 +61,25 @@ def test_an_interpreter_that_starts_nothing_is_passed_over(checkout: Path) -> No
     assert "no such version" not in done.stderr
     assert done.returncode == 0, done.stderr
     assert not done.stdout.strip().startswith(str(shims))
+
+
+@pytest.mark.parametrize(
+    ("words", "passed_on"),
+    [
+        ((), "tests/chaos -s"),
+        (("kill_child",), "tests/chaos -s -k kill_child"),
+        (("--seed", "7", "zombie", "poison", "--long"), "tests/chaos -s --seed 7 --long -k zombie or poison"),
+        (("--chaos-database", "sqlite", "-x"), "tests/chaos -s --chaos-database sqlite -x"),
+    ],
+)
+def test_chaos_takes_names_of_trials_and_options_for_pytest(
+    checkout: Path, words: tuple[str, ...], passed_on: str
+) -> None:
+    """Words are names; an option keeps the word that belongs to it."""
+    python = checkout / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\n[ "$1" = -I ] && echo installed || echo "$@"\n')
+    python.chmod(0o755)
+    (checkout / ".venv" / "conferral-installed").write_text("installed\n")
+    done = run(checkout, "chaos", *words)
+    assert done.stdout.strip() == f"-P -m pytest {passed_on}", done.stderr
