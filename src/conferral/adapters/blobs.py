@@ -72,11 +72,14 @@ class Blobs:
     def check_writable(self) -> None:
         """Raise OSError unless a file can be written and made durable here; for readiness."""
         probe = self._folder / f".probe-{secrets.token_hex(4)}"
-        with probe.open("wb") as file:
-            file.write(b"probe")
-            file.flush()
-            os.fsync(file.fileno())
-        probe.unlink()
+        try:
+            with probe.open("wb") as file:
+                file.write(b"probe")
+                file.flush()
+                os.fsync(file.fileno())
+        finally:
+            # On a full disk the name may be made and its content not; a probe a second would fill the folder.
+            probe.unlink(missing_ok=True)
 
     def _path(self, digest: str) -> Path:
         return self._folder / digest[:2] / digest

@@ -35,7 +35,7 @@ def batch() -> None:
 
 
 @batch.command("issue")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path, readable=False))
 @click.option("--template", required=True, metavar="NAME", help="Name or id of the template.")
 @click.option("--map", "mapping", multiple=True, metavar="FIELD=COLUMN", help="Which column a field is in.")
 @click.option("--date-format", metavar="FORMAT", help="How dates are written, e.g. DD/MM/YYYY.")

@@ -26,7 +26,12 @@ def findings(url: str) -> Iterator[Finding]:
     host = urlsplit(url).hostname or "its socket"
     try:
         with redis.Redis.from_url(
-            url, socket_timeout=ANSWER_SECONDS, socket_connect_timeout=ANSWER_SECONDS, decode_responses=True
+            url,
+            socket_timeout=ANSWER_SECONDS,
+            socket_connect_timeout=ANSWER_SECONDS,
+            decode_responses=True,
+            # The newer protocol begins with HELLO, which the servers that are too old do not know.
+            protocol=2,
         ) as client:
             info: dict[str, Any] = client.info()
             yield from _version(info)
@@ -35,6 +40,9 @@ def findings(url: str) -> Iterator[Finding]:
     except redis.AuthenticationError:
         fix = "correct the password in CONFERRAL_REDIS_URL"
         yield bad(_CHECK, f"{host} refuses our password", fix, stops=True)
+    except redis.ResponseError:
+        fix = "name a Redis or Valkey server in CONFERRAL_REDIS_URL, with a user that may do everything"
+        yield bad(_CHECK, f"{host} refuses what we ask", fix)
     except redis.RedisError as error:
         fix = "start it, or correct CONFERRAL_REDIS_URL; what is due waits in the database meanwhile"
         yield bad(_CHECK, f"{host} does not answer ({type(error).__name__})", fix)
