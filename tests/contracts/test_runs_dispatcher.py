@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from conferral.reliable import pauses, rescue
 from conferral.reliable.bell import Bundle
@@ -184,6 +185,37 @@ def test_tenants_with_later_runs_take_no_share(house: House) -> None:
     promise_many(house, 100, tenant="z")
     assert Ringer(house).sweep() is True
     assert len(ids_of(house.bell.take())) == MIN_QUEUE_BOUND
+
+
+def test_tenant_is_served_when_more_tenants_than_fit_have_nothing_but_paused_runs(house: House) -> None:
+    """What others hold back takes no turn, not even before it is moved out of the index."""
+    for n in range(MIN_QUEUE_BOUND + 10):
+        promise_many(house, 1, tenant=f"a{n:03}", group_key="held")
+    (free,) = promise_many(house, 1, tenant="z")
+    (nobodys,) = promise_many(house, 1)
+    with house.database.transaction() as session:
+        pauses.pause(session, "group", "held")
+    ringer = Ringer(house)
+    ringer._move_groups = lambda: False  # type: ignore[method-assign]
+    ringer.sweep()
+    assert sorted(ids_of(house.bell.take())) == sorted([free, nobodys])
+
+
+def test_no_statement_is_made_for_each_tenant_when_there_are_many(house: House) -> None:
+    """Hundreds of organisations with a batch each must not make every pass of the dispatcher slow."""
+    made: list[str] = []
+    event.listen(house.database.engine, "before_cursor_execute", lambda *told: made.append(told[2]))
+    counts = []
+    for tenants in (MIN_QUEUE_BOUND, 2 * MIN_QUEUE_BOUND):
+        for n in range(tenants):
+            promise_many(house, 1, tenant=f"{tenants}-{n:03}")
+        made.clear()
+        Ringer(house).sweep()
+        counts.append(len(made))
+        bells = ids_of(house.bell.take())
+        assert len(bells) == MIN_QUEUE_BOUND
+        house.claim(*bells)
+    assert counts[1] <= counts[0] < 60
 
 
 def test_paused_queues_and_groups_are_not_rung(house: House) -> None:

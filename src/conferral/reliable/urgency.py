@@ -89,11 +89,15 @@ class Queue:
 
     def _in_turn(self, level: int, room: int, but: Sequence[str]) -> list[Candidate]:
         """Return one run of each tenant, then the next of each, until the room is used."""
-        tenants = self._tenants(level, room)
-        if not tenants:
+        oldest = self._tenants(level, room, but)
+        if not oldest:
             return []
+        tenants, share = list(oldest), -(-room // len(oldest))
+        self.turn.last_tenants[level] = tenants[-1]
+        if share == 1:  # hundreds of tenants must not cost hundreds of statements
+            return self._of_ids(level, list(oldest.values()))
         found: dict[str, list[Candidate]] = {tenant: [] for tenant in tenants}
-        hungry, share = tenants, -(-room // len(tenants))
+        hungry = tenants
         while hungry:
             for tenant in hungry:
                 found[tenant] = self._oldest(level, tenant, share, but)
@@ -103,26 +107,30 @@ class Queue:
                 break  # else: some had less than their share, and it goes to those that have more
             share += -(-left // len(hungry)) if hungry else 0
         turns = chain.from_iterable(zip_longest(*found.values()))
-        served = [tenant for tenant, theirs in found.items() if theirs]
-        self.turn.last_tenants[level] = served[-1] if served else ""
         return [one for one in turns if one is not None][:room]
 
     def _oldest(self, level: int, tenant: str, count: int, but: Sequence[str]) -> list[Candidate]:
         statement = (
-            select(runs.c.id, runs.c.task, runs.c.bundle_key, runs.c.attempt)
-            .where(*self._waiting(level), runs.c.tenant == tenant, runs.c.due_at <= self.now)
+            select(*_CHOSEN)
+            .where(*self._due(level, but), runs.c.tenant == tenant)
             .order_by(runs.c.due_at)
             .limit(count)
         )
+        return [_candidate(row, level) for row in self.session.execute(statement)]
+
+    def _of_ids(self, level: int, ids: Sequence[str]) -> list[Candidate]:
+        found = self.session.execute(select(*_CHOSEN).where(runs.c.id.in_(ids)))
+        by_id = {row.id: _candidate(row, level) for row in found}
+        return [by_id[run_id] for run_id in ids if run_id in by_id]
+
+    def _due(self, level: int, but: Sequence[str]) -> list[ColumnElement[bool]]:
+        """Return what is true of the runs that may be chosen, whoever's they are."""
+        due = [*self._waiting(level), runs.c.due_at <= self.now]
         if self.held_groups:
-            not_held = runs.c.group_key.not_in(self.held_groups)
-            statement = statement.where(or_(runs.c.group_key.is_(None), not_held))
+            due.append(or_(runs.c.group_key.is_(None), runs.c.group_key.not_in(self.held_groups)))
         if but:
-            statement = statement.where(runs.c.id.not_in(but))
-        return [
-            Candidate(row.id, row.task, row.bundle_key, level >= BULK and row.attempt == 0)
-            for row in self.session.execute(statement)
-        ]
+            due.append(runs.c.id.not_in(but))
+        return due
 
     def _waiting(self, level: int) -> tuple[Any, ...]:
         return (UNRUNG, runs.c.queue == self.name, runs.c.priority == level)
@@ -137,29 +145,42 @@ class Queue:
             level = self.session.execute(smallest.where(runs.c.priority > level)).scalar_one()
         return found
 
-    def _tenants(self, level: int, room: int) -> list[str]:
-        """Return at most `room` tenants that have due runs, beginning after the one served last."""
-        last = self.turn.last_tenants.get(level, "")
-        after = self._tenants_with_due_runs(level, runs.c.tenant > last, room)
-        if len(after) < room:  # wrap around
-            after += self._tenants_with_due_runs(level, runs.c.tenant <= last, room - len(after))
+    def _tenants(self, level: int, room: int, but: Sequence[str]) -> dict[str, str]:
+        """Return at most `room` tenants with their oldest due run, beginning after the one served last."""
+        last = self.turn.last_tenants.get(level)
+        after = self._tenants_from(level, (last, None), room, but)
+        if len(after) < room and last is not None:  # wrap around
+            after |= self._tenants_from(level, (None, last), room - len(after), but)
         return after
 
-    def _tenants_with_due_runs(self, level: int, part: ColumnElement[bool], room: int) -> list[str]:
+    def _tenants_from(
+        self, level: int, span: tuple[str | None, str | None], room: int, but: Sequence[str]
+    ) -> dict[str, str]:
         # One statement hops from tenant to tenant in the index (a recursive "next greater"),
-        # and asks of each whether its oldest run is due: retries due tomorrow take no turn.
-        first = select(func.min(runs.c.tenant).label("name")).where(*self._waiting(level), part)
+        # and asks of each for its oldest due run: retries due tomorrow take no turn. It stops
+        # at the limit: it is not sorted, because the hops are in order already. The step has
+        # one lower bound only: of two, SQLite takes the wrong one and reads everything again.
+        after, until = span
+        bound = [] if until is None else [runs.c.tenant <= until]
+        smallest = select(func.min(runs.c.tenant).label("name")).where(*self._waiting(level), *bound)
+        first = smallest if after is None else smallest.where(runs.c.tenant > after)
         hops = first.cte("hops", recursive=True)
-        following = (
-            select(func.min(runs.c.tenant))
-            .where(*self._waiting(level), part, runs.c.tenant > hops.c.name)
+        following = smallest.where(runs.c.tenant > hops.c.name).scalar_subquery()
+        hops = hops.union_all(select(following).where(hops.c.name.is_not(None)))
+        oldest = (
+            select(runs.c.id)
+            .where(*self._due(level, but), runs.c.tenant == hops.c.name)
+            .order_by(runs.c.due_at)
+            .limit(1)
             .scalar_subquery()
         )
-        hops = hops.union_all(select(following).where(hops.c.name.is_not(None)))
-        due = (
-            select(runs.c.id)
-            .where(*self._waiting(level), runs.c.tenant == hops.c.name, runs.c.due_at <= self.now)
-            .exists()
-        )
-        statement = select(hops.c.name).where(hops.c.name.is_not(None), due)
-        return list(self.session.execute(statement.order_by(hops.c.name).limit(room)).scalars())
+        found = select(hops.c.name, oldest.label("oldest")).where(hops.c.name.is_not(None)).subquery()
+        statement = select(found.c.name, found.c.oldest).where(found.c.oldest.is_not(None)).limit(room)
+        return {row.name: row.oldest for row in self.session.execute(statement)}
+
+
+_CHOSEN = (runs.c.id, runs.c.task, runs.c.bundle_key, runs.c.attempt)
+
+
+def _candidate(row: Any, level: int) -> Candidate:
+    return Candidate(row.id, row.task, row.bundle_key, level >= BULK and row.attempt == 0)
