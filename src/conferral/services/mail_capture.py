@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from email import message_from_bytes, policy
+from email import policy
+from email.parser import BytesHeaderParser
 from uuid import UUID
 
 from conferral.adapters.captured_mail import CapturedMessage
@@ -19,7 +20,9 @@ def saver(database: Database) -> Callable[[CapturedMessage], None]:
     """Return the function that puts a message into the mailbox of its delivery's organisation."""
 
     def save(message: CapturedMessage) -> None:
-        parsed = message_from_bytes(message.content, policy=policy.default)
+        # Only the header is wanted; parsing the body, too, costs ten times as much.
+        header, _, _ = message.content.partition(b"\r\n\r\n")
+        parsed = BytesHeaderParser(policy=policy.default).parsebytes(header + b"\r\n\r\n")
         with database.transaction() as session:
             delivery = deliveries.delivery(session, message.delivery_id)
             if delivery is None:

@@ -23,6 +23,26 @@ from conferral.store.tables import (
 
 PAGE = 200
 
+# Built once: each mail and each webhook executes these, and building a statement costs more than that.
+_DELIVERY = select(deliveries).where(deliveries.c.id == bindparam("wanted"))
+_EVENT = select(events).where(events.c.id == bindparam("wanted"))
+_ENDPOINT = select(endpoints).where(endpoints.c.id == bindparam("wanted"))
+_CHANNEL = select(channels).where(channels.c.name == bindparam("wanted"))
+_SUPPRESSION = select(suppressions.c.reason).where(
+    suppressions.c.organisation_id == bindparam("organisation"),
+    suppressions.c.address_hmac == bindparam("address"),
+)
+_MARK_SENT = (
+    update(deliveries)
+    .where(deliveries.c.id == bindparam("delivered"))
+    .values(
+        state="sent",
+        sent_at=bindparam("at"),
+        possible_duplicate=bindparam("may_be_second"),
+        failure_code=None,
+    )
+)
+
 
 def add_events(session: Session, rows: Sequence[dict[str, Any]]) -> None:
     """Insert events with their frozen bodies."""
@@ -88,7 +108,7 @@ def set_runs(session: Session, pairs: Sequence[tuple[str, str]]) -> None:
 
 def delivery(session: Session, delivery_id: str) -> Record | None:
     """Return a delivery."""
-    return session.execute(select(deliveries).where(deliveries.c.id == delivery_id)).one_or_none()
+    return session.execute(_DELIVERY, {"wanted": delivery_id}).one_or_none()
 
 
 def of_credential(session: Session, credential_id: str) -> Sequence[Record]:
@@ -107,11 +127,7 @@ def of_run(session: Session, run_id: str) -> Record | None:
 
 def mark_sent(session: Session, delivery_id: str, now: datetime, *, possible_duplicate: bool) -> None:
     """Record that the peer accepted it."""
-    session.execute(
-        update(deliveries)
-        .where(deliveries.c.id == delivery_id)
-        .values(state="sent", sent_at=now, possible_duplicate=possible_duplicate, failure_code=None)
-    )
+    session.execute(_MARK_SENT, {"delivered": delivery_id, "at": now, "may_be_second": possible_duplicate})
 
 
 def mark_failed(session: Session, delivery_id: str, state: str, code: str) -> None:
@@ -159,7 +175,7 @@ def remove_endpoint(session: Session, organisation_id: str, endpoint_id: str) ->
 
 def endpoint(session: Session, endpoint_id: str) -> Record | None:
     """Return an endpoint."""
-    return session.execute(select(endpoints).where(endpoints.c.id == endpoint_id)).one_or_none()
+    return session.execute(_ENDPOINT, {"wanted": endpoint_id}).one_or_none()
 
 
 def endpoints_of(session: Session, organisation_id: str, mode: str | None = None) -> Sequence[Record]:
@@ -196,7 +212,7 @@ def take_probe(session: Session, endpoint_id: str, seen: datetime, until: dateti
 
 def channel(session: Session, name: str) -> Record | None:
     """Return a mail channel's breaker, if it ever failed."""
-    return session.execute(select(channels).where(channels.c.name == name)).one_or_none()
+    return session.execute(_CHANNEL, {"wanted": name}).one_or_none()
 
 
 def set_channel(session: Session, name: str, **values: Any) -> None:
@@ -221,10 +237,7 @@ def take_channel_probe(session: Session, name: str, seen: datetime, until: datet
 def suppression(session: Session, organisation_id: str, address_hmac: bytes) -> str | None:
     """Return why this person wants, or can get, no mail from this organisation; None if nothing is known."""
     reason: str | None = session.execute(
-        select(suppressions.c.reason).where(
-            suppressions.c.organisation_id == organisation_id,
-            suppressions.c.address_hmac == address_hmac,
-        )
+        _SUPPRESSION, {"organisation": organisation_id, "address": address_hmac}
     ).scalar_one_or_none()
     return reason
 
@@ -240,4 +253,4 @@ def suppress(session: Session, organisation_id: str, address_hmac: bytes, reason
 
 def event(session: Session, event_id: str) -> Record | None:
     """Return an event with its frozen body."""
-    return session.execute(select(events).where(events.c.id == event_id)).one_or_none()
+    return session.execute(_EVENT, {"wanted": event_id}).one_or_none()
