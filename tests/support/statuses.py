@@ -7,15 +7,24 @@ import json
 from typing import Any
 
 from conferral.domain import status_list
-from conferral.services import changing_status, superseding, tenancy
+from conferral.domain.credential import ISSUED
+from conferral.services import admission, changing_status, superseding, tenancy
+from conferral.services.admission import Admitted, Wanted
 from conferral.services.changing_status import Changed
 from conferral.services.issuing import Accepted
 from conferral.services.superseding import Changes
 from conferral.store import tables
-from conferral.store.queries import status_lists
+from conferral.store.queries import batches, credentials, status_lists
 from support.product import Product
 
 SUSPENDABLE = "licence"
+CREDENTIAL: dict[str, Any] = {
+    "template": "diploma",
+    "recipient_name": "Ada Lovelace",
+    "recipient_email": "ada@example.com",
+    "fields": {"course": "Applied Statistics"},
+}
+CHUNK = 500
 
 
 def suspendable_template(product: Product) -> None:
@@ -37,6 +46,37 @@ def issued(product: Product, **options: Any) -> str:
     product.run()
     assert product.credential(accepted.credential_id).state == "issued"
     return accepted.credential_id
+
+
+def issued_rows(product: Product, count: int, *, template: str = "diploma", batch: bool = False) -> list[str]:
+    """Insert issued credentials without rendering them, for tests that never look at their bytes."""
+    rt, ids = product.rt, []
+    batch_id = rt.new_id("bat") if batch else None
+    for at in range(0, count, CHUNK):
+        size = min(CHUNK, count - at)
+        with rt.database.transaction() as session:
+            found = admission.find_template(session, product.caller.organisation_id, template)
+            if batch_id and at == 0:
+                batches.add(
+                    session, [{"number": 1, "content": {}}], id=batch_id, mode=product.caller.mode,
+                    total=count, organisation_id=product.caller.organisation_id,
+                    template_version_id=found.version_id,
+                    name="class", state="running", send_email=True, created_at=rt.database.now(),
+                )  # fmt: skip
+            checked = admission.check(rt, found.design, Wanted(**CREDENTIAL))
+            assert isinstance(checked, Admitted)
+            rows = admission.rows(
+                rt, session, product.caller, found, [checked] * size, batch_id=batch_id,
+                batch_rows=range(at + 1, at + size + 1) if batch_id else (),
+            )  # fmt: skip
+            signed = {"vc_sha256": "0" * 64, "pdf_sha256": "0" * 64, "issued_at": rt.database.now()}
+            ids += credentials.add_all(session, [{**row, "state": ISSUED, **signed} for row in rows])
+    return sorted(ids)
+
+
+def signatures(product: Product) -> int:
+    """Return how often the lists were signed."""
+    return sum(row.version for row in product.rows(tables.status_lists))
 
 
 def change(product: Product, verb: Any, credential_id: str, *, reason: str | None = None) -> Changed:
