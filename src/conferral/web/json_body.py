@@ -8,13 +8,16 @@ here: a value that two programs read differently would be in a signed credential
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, Final, NoReturn
 
 from conferral.domain.problems import Problem
 
-# Containers cost most memory for their bytes; a batch of 10,000 rows has 30,001.
+# What costs most memory for its bytes. A batch of 10,000 rows has 30,001 objects and some 260,000 texts.
 MOST_CONTAINERS: Final = 100_000
+MOST_TEXTS: Final = 300_000
 MOST_DIGITS: Final = 30  # of a number; none of ours has more than ten
+_ESCAPED_SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 _SHOWN: Final = 60  # characters of somebody else's name
 
 
@@ -32,6 +35,8 @@ def parse(body: bytes) -> dict[str, Any]:
         raise _invalid("the body is empty; send one JSON object")
     if text.count("{") + text.count("[") > MOST_CONTAINERS:
         raise _invalid(f"the body holds more than {MOST_CONTAINERS:,} objects and lists")
+    if text.count('"') > 2 * MOST_TEXTS:
+        raise _invalid(f"the body holds more than {MOST_TEXTS:,} names and texts")
     try:
         document = json.loads(
             text,
@@ -44,7 +49,8 @@ def parse(body: bytes) -> dict[str, Any]:
         raise _invalid(f"line {error.lineno}, column {error.colno}: {error.msg}") from None
     except RecursionError:
         raise _invalid("the body is nested too deeply") from None
-    _refuse_surrogates(document)
+    if _ESCAPED_SURROGATE.search(text):
+        _refuse_halves(document)
     if not isinstance(document, dict):
         raise _invalid("the body is not a JSON object; send {…}")
     return document
@@ -85,7 +91,7 @@ def _refuse_constant(name: str) -> NoReturn:
     raise _invalid(f"{name} is no JSON; send a number, or null")
 
 
-def _refuse_surrogates(document: Any) -> None:
+def _refuse_halves(document: Any) -> None:
     """What cannot be written as UTF-8 would fail later, and worse."""
     try:
         json.dumps(document, ensure_ascii=False).encode()
