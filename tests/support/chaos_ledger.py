@@ -85,6 +85,12 @@ class Ledger:
         client = self.house.client
         return [*client.accepted[self._accepted_before :], *client.batches[self._batches_before :]]
 
+    def ids(self) -> list[str]:
+        """Return the credentials that were promised since the ledger was opened, as far as they exist."""
+        alone = [one.credential_id for one in self.accepted if isinstance(one, Accepted)]
+        batches = [one for one in self.accepted if isinstance(one, AcceptedBatch)]
+        return [*alone, *(each for batch in batches for each in self.house.ids_of(batch))]
+
     def answers(self) -> Counter[str]:
         """Return how often the API answered what since the ledger was opened."""
         return Counter(self.house.client.answers) - self._answers_before
