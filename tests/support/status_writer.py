@@ -24,8 +24,9 @@ from sqlalchemy.exc import OperationalError
 from conferral import wiring
 from conferral.domain.status_change import REVOKE
 from conferral.reliable.holding import Holding
+from conferral.reliable.rescue import rescue_expired
 from conferral.reliable.tables import CLAIMABLE, runs
-from conferral.reliable.task import Executor
+from conferral.reliable.task import Executor, Unclaimed, burials
 from conferral.services import admission, changing_status
 from conferral.services.admission import Admitted, Wanted
 from conferral.services.runtime import Caller, Runtime
@@ -37,7 +38,8 @@ from conferral.tasks import process
 from conferral.tasks.celery_app import TASKS
 
 ADMITTED_AT_ONCE = 10  # a small batch a commit, so that writers meet often
-LOOK_SECONDS = 0.02
+LOOK_SECONDS = 0.1
+RESCUE_SECONDS = 5.0
 TRIES = 20  # a database that is locked for longer than it waits
 
 
@@ -106,24 +108,38 @@ def _publish(rt: Runtime, settings: Settings) -> dict[str, Any]:
     executor = Executor(wiring.context_of(settings, rt), TASKS, Holding(wiring.context_of(settings, rt)))
     ended = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
-    executed = 0
+    executed = waited = 0
     quiet_until = time.monotonic() + 3600
     while time.monotonic() < quiet_until:
-        with rt.database.snapshot() as session:
-            due = session.execute(
-                select(runs.c.id).where(
-                    CLAIMABLE, runs.c.task == PUBLISH_TASK, runs.c.due_at <= rt.database.now()
-                )
-            ).scalars().all()  # fmt: skip
-        for run_id in due:
-            executed += len(executor.execute(PUBLISH_TASK, [run_id]))
+        try:
+            due, done = _sign_due(rt, executor)
+        except (OperationalError, Unclaimed):
+            waited += 1  # a worker's message would be put back, and a lost run rescued
+            time.sleep(LOOK_SECONDS)
+            continue
+        executed += done
         if due or not ended.is_set():
             # Nothing is due after the last change for longer than two signatures are apart.
             quiet_until = time.monotonic() + (2.5 if ended.is_set() else 3600)
         elif quiet_until > time.monotonic() + 2.5:
             quiet_until = time.monotonic() + 2.5
         time.sleep(LOOK_SECONDS)
-    return {"runs": executed}
+    return {"runs": executed, "waited": waited}
+
+
+def _sign_due(rt: Runtime, executor: Executor) -> tuple[bool, int]:
+    """Rescue now and then, and execute what is due; return whether anything was, and the attempts made."""
+    if time.monotonic() % RESCUE_SECONDS < LOOK_SECONDS:
+        with rt.database.transaction() as session:
+            rescue_expired(session, burials(TASKS))
+    with rt.database.snapshot() as session:
+        due = session.execute(
+            select(runs.c.id).where(
+                CLAIMABLE, runs.c.task == PUBLISH_TASK, runs.c.due_at <= rt.database.now()
+            )
+        ).scalars().all()  # fmt: skip
+    done = [executor.execute(PUBLISH_TASK, [run_id]) for run_id in due]
+    return bool(due), sum(map(len, done))
 
 
 if __name__ == "__main__":
