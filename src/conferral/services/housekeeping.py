@@ -15,7 +15,8 @@ from conferral.reliable.runs import Run
 from conferral.reliable.tables import LIVE_STATES
 from conferral.services import anchoring, status_lists
 from conferral.services.runtime import Runtime
-from conferral.store.queries import bookkeeping, credentials, log, tenancy
+from conferral.services.signing_documents import DOCUMENTS_KEPT
+from conferral.store.queries import bookkeeping, credentials, log, signed_documents, tenancy
 
 logger = logging.getLogger(__name__)
 
@@ -27,12 +28,13 @@ STUCK_LIMIT: Final = 1_000  # a pass; the next one goes on
 
 
 def purge_expired_sessions(rt: Runtime, run: Run) -> None:
-    """Delete expired sessions, old stored answers and old captured mail."""
+    """Delete expired sessions, old stored answers, documents and old captured mail."""
     now = rt.database.now()
     with rt.database.transaction() as session:
         counts = {
             "sessions": tenancy.purge_sessions(session, now),
             "stored_answers": bookkeeping.purge_answers(session, now - ANSWERS_KEPT),
+            "signed_documents": signed_documents.clear(session, now - DOCUMENTS_KEPT),
             "captured_messages": bookkeeping.purge_messages(session, now - MESSAGES_KEPT),
         }
         run.settle(session, counts)
@@ -50,7 +52,7 @@ def retry_stuck(rt: Runtime, run: Run) -> None:
         revived = [
             row.id
             for row in credentials.unfinished_before(session, now - STUCK_AFTER, STUCK_LIMIT)
-            if _revive(session, row.run_id, row.state)
+            if _revive(rt, session, row.run_id, row.state)
         ]
         for name in anchoring.LOGS:
             oldest = log.oldest_unsequenced(session, name)
@@ -62,10 +64,17 @@ def retry_stuck(rt: Runtime, run: Run) -> None:
         logger.error("stuck_credential_revived", extra={"credential_id": credential_id, "code": "internal"})
 
 
-def _revive(session: Session, run_id: str, state: str) -> bool:
+def _revive(rt: Runtime, session: Session, run_id: str, state: str) -> bool:
     current = status.status_of(session, run_id)
     if current is None or current.state in LIVE_STATES:
         return False
     if state == credential.ISSUING:
         return False  # its leaf waits: the log's next turn issues it
-    return dead_letters.revive(session, run_id)
+    if not dead_letters.revive(session, run_id):
+        return False
+    # The history of this run goes on after its end: the audit wants to know who said so.
+    bookkeeping.audit(
+        session, organisation_id=None, actor="system", action="run.revived", subject=run_id,
+        created_at=rt.database.now(),
+    )  # fmt: skip
+    return True
