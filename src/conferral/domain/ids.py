@@ -11,7 +11,7 @@ import re
 from typing import Final
 
 PREFIXES: Final = frozenset(
-    "org usr key tpl tpv cred bat chg dlv evt whe sgk msg rpt aud".split()  # noqa: SIM905 - a readable list
+    "org usr key tpl tpv cred bat chg dlv doc evt whe sgk msg rpt aud".split()  # noqa: SIM905 - a readable list
 )
 _ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PATTERN: Final = re.compile(r"[a-z]{3,4}_[0-9A-HJKMNP-TV-Z]{26}")

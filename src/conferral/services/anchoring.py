@@ -60,7 +60,8 @@ def sequence(rt: Runtime, run: Run, name: str) -> None:
         lists: set[int] = set()
         if waiting:
             _extend(rt, session, current, waiting)
-            lists = _issue(rt, session, waiting)
+            # A document of other software has no credential: it gets its place, and nobody is told.
+            lists = _issue(rt, session, [row for row in waiting if row.credential_id is not None])
         run.settle(session, {"leaves": len(waiting)})
         if len(waiting) == rt.log_batch:
             promise_turn(session, name)

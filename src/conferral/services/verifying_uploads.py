@@ -58,6 +58,7 @@ class _Known:
     is_exact: bool
     replaced: Record | None
     is_erased: bool
+    document: Record | None  # what other software had signed
     anchor: tuple[str, Any] | None
     successor: str | None
     organisation_id: str
@@ -131,7 +132,7 @@ def _known(rt: Runtime, document: dict[str, Any]) -> _Known | None:
         replaced = evidence.revision_of(session, entry)
         owner = issuers.organisation_of_did(session, credential_checks.issuer_of(document)[:500])
         is_exact = leaf is not None or replaced is not None
-        is_erased = _is_erased(row) or (leaf is not None and leaf.state in (None, credential.ERASED))
+        is_erased = _is_erased(row) or (leaf is not None and leaf.state == credential.ERASED)
         if row is not None and not verifying.is_open(row) and not (is_exact and row.vc_sha256 is not None):
             row = None
         if row is None and owner is None:
@@ -142,6 +143,7 @@ def _known(rt: Runtime, document: dict[str, Any]) -> _Known | None:
         is_exact=is_exact,
         replaced=replaced,
         is_erased=is_erased,
+        document=leaf if leaf is not None and leaf.document_id is not None else None,
         anchor=anchor,
         successor=successor,
         organisation_id=row.organisation_id if row is not None else owner.organisation_id,  # type: ignore[union-attr]
@@ -186,11 +188,16 @@ def _standing(known: _Known) -> StatusFinding:
         return _WITHDRAWN
     if known.replaced is not None:
         return StatusFinding(Standing.REPLACED, _OLDER, known.replaced.replaced_at)
+    if known.document is not None:
+        since = known.document.revoked_at
+        return StatusFinding(
+            Standing.IN_FORCE if since is None else Standing.REVOKED, "by our records", since
+        )
     return verifying.standing_of(known.row) if known.row is not None else verification.UNTOLD
 
 
 def _anchor(rt: Runtime, stored: bytes, known: _Known) -> Finding:
-    if known.is_erased or known.replaced is not None:
+    if known.is_erased or known.replaced is not None or known.document is not None:
         return verification.holds("its digest stands in the log")
     if known.row is None:
         return verification.NOT_LOGGED

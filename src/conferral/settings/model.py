@@ -279,6 +279,12 @@ class Settings:
         "When the relay's last answer is lost: send the same bytes again, or wait for a person.",
     )
 
+    vc_api_issue: bool = setting(
+        kinds.SWITCH,
+        default=False,
+        meaning="Let keys have documents of their own signed at `/vc-api/credentials/issue`.",
+    )
+
     webhook_allow_cidrs: tuple[Network, ...] = setting(
         kinds.CIDRS,
         Derived(

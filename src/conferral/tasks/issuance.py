@@ -14,7 +14,9 @@ from conferral.services import (
     issuing,
     resigning,
     rotating_keys,
+    signing_documents,
     status_lists,
+    steering_batches,
 )
 from conferral.tasks.policy import ISSUE, MAINTENANCE, PUBLISH
 from conferral.tasks.process import buried_by, runtime
@@ -27,9 +29,21 @@ def issue_credential(run: Run, credential_id: str) -> Any:
 
 
 @task("tasks.issuance.expand_batch", policy=ISSUE)
-def expand_batch(run: Run, batch_id: str, after: str) -> None:
+def expand_batch(run: Run, batch_id: str, after: str, change_id: str = "") -> None:
     """Turn the next rows of a batch into credentials."""
-    batching.expand(runtime(), run, batch_id, after)
+    batching.expand(runtime(), run, batch_id, after, change_id)
+
+
+@task("tasks.issuance.cancel_batch", policy=ISSUE)
+def cancel_batch(run: Run, batch_id: str, change_id: str, after: str) -> None:
+    """Cancel the next runs of a batch that had not begun when a person cancelled it."""
+    steering_batches.cancel_next(runtime(), run, batch_id, change_id, after)
+
+
+@task("tasks.issuance.retry_batch", policy=ISSUE)
+def retry_batch(run: Run, batch_id: str, change_id: str, after: str) -> None:
+    """Take up the next rows of a batch that failed or were cancelled."""
+    steering_batches.retry_next(runtime(), run, batch_id, change_id, after)
 
 
 @task("tasks.issuance.open_status_list", policy=MAINTENANCE)
@@ -72,3 +86,9 @@ def withdraw_signing_key(run: Run, key_id: str, compromised_at: str) -> None:
 def resign(run: Run, organisation_id: str, mode: str) -> None:
     """Sign again what a withdrawn key of an issuer signed."""
     resigning.resign(runtime(), run, organisation_id, mode)
+
+
+@task("tasks.issuance.sign_document", policy=ISSUE, on_dead=buried_by(signing_documents.give_up))
+def sign_document(run: Run, document_id: str) -> None:
+    """Sign a document of other software and put it into the log's queue."""
+    signing_documents.perform(runtime(), run, document_id)

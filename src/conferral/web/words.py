@@ -76,6 +76,7 @@ TASK: Final = {
     "tasks.issuance.publish_status_list": "Sign a status list",
     "tasks.issuance.open_status_list": "Open a status list",
     "tasks.issuance.change_batch": "Change the standing of a batch",
+    "tasks.issuance.sign_document": "Sign a document",
     "tasks.issuance.retry_stuck": "Look for stuck credentials",
     "tasks.notifications.send_issuance_email": "E-mail",
     "tasks.notifications.send_status_email": "E-mail about its standing",

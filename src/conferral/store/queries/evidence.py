@@ -10,17 +10,33 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from conferral.store.records import Record
-from conferral.store.tables import credentials, erased_tokens, leaves, revisions, signing_keys
+from conferral.store.tables import (
+    credentials,
+    erased_tokens,
+    leaves,
+    revisions,
+    signed_documents,
+    signing_keys,
+)
 
 
 def leaf_of_entry(session: Session, entry: bytes) -> Record | None:
-    """Return the leaf of exactly these signed bytes: (credential_id, revision, state of the credential).
+    """Return the leaf of exactly these signed bytes, with what became of what was signed.
 
-    The state is None when no credential stands behind the leaf any more.
+    `state` is that of its credential, `document_id` and `revoked_at` are of a document that other software
+    had signed; all are None for an entry whose origin is not known any more.
     """
+    documents = signed_documents
     return session.execute(
-        select(leaves.c.credential_id, leaves.c.revision, credentials.c.state)
+        select(
+            leaves.c.credential_id,
+            leaves.c.revision,
+            credentials.c.state,
+            documents.c.id.label("document_id"),
+            documents.c.revoked_at,
+        )
         .outerjoin(credentials, credentials.c.id == leaves.c.credential_id)
+        .outerjoin(documents, documents.c.entry == leaves.c.entry)
         .where(leaves.c.log.in_(("live", "test")), leaves.c.entry == entry)
         .limit(1)
     ).one_or_none()

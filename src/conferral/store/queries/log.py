@@ -33,9 +33,9 @@ def log(session: Session, name: str) -> Record | None:
 
 
 def append_leaf(
-    session: Session, *, log: str, credential_id: str, revision: int, entry: bytes, now: datetime
+    session: Session, *, log: str, credential_id: str | None, revision: int, entry: bytes, now: datetime
 ) -> None:
-    """Insert a leaf without an index; the sequencer gives it one."""
+    """Insert a leaf without an index; the sequencer gives it one. No credential: a foreign document."""
     row = {"log": log, "credential_id": credential_id, "revision": revision, "entry": entry}
     session.execute(_INSERT_LEAF, {**row, "created_at": now})
 
@@ -61,7 +61,7 @@ def unsequenced(session: Session, log: str, limit: int) -> Sequence[Record]:
             credentials.c.recipient_locale,
             credentials.c.supersedes,
         )
-        .join(credentials, credentials.c.id == leaves.c.credential_id)
+        .outerjoin(credentials, credentials.c.id == leaves.c.credential_id)
         .where(leaves.c.leaf_index.is_(None), leaves.c.log == log)
         .order_by(leaves.c.id)
         .limit(limit)

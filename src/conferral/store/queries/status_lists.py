@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from conferral.domain import credential
 from conferral.store.records import Record
-from conferral.store.tables import credentials, status_lists
+from conferral.store.tables import credentials, signed_documents, status_lists
 
 SET_STATES = {
     "revocation": (credential.REVOKED, credential.SUPERSEDED, credential.ERASED),
@@ -102,9 +102,14 @@ def signed_at(session: Session, numbers: Collection[int]) -> Sequence[tuple[int,
 
 def set_indices(session: Session, number: int, purpose: str) -> Sequence[int]:
     """Return the indices whose credentials are withdrawn: the list is a projection of rows."""
+    documents = signed_documents
     return session.execute(
         select(credentials.c.status_index).where(
             credentials.c.status_list_number == number, credentials.c.state.in_(SET_STATES[purpose])
+        ).union_all(
+            select(documents.c.status_index).where(
+                documents.c.status_list_number == number, documents.c.revoked_at.is_not(None)
+            )
         )
     ).scalars().all()  # fmt: skip
 

@@ -12,6 +12,7 @@ from conferral.store.tables.credentials import (
     credentials,
     erased_tokens,
     revisions,
+    signed_documents,
     status_lists,
 )
 from conferral.store.tables.deliveries import (
@@ -63,6 +64,7 @@ __all__ = [
     "reports",
     "revisions",
     "sessions",
+    "signed_documents",
     "signing_keys",
     "status_lists",
     "suppressions",

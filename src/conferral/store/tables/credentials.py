@@ -180,3 +180,23 @@ erased_tokens = Table(
     Column("token_sha256", LargeBinary(32), primary_key=True),  # of the token's 22 ASCII characters
     Column("erased_at", UtcDateTime, nullable=False),
 )
+
+# What other software had signed over the VC-API. The documents are cleared after an hour; what is needed to
+# withdraw them stays: the digest that stands in the log, and the place in a status list.
+signed_documents = Table(
+    "signed_documents",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("organisation_id", ForeignKey("organisations.id"), nullable=False),
+    Column("mode", String(4), nullable=False),
+    Column("unsigned", LargeBinary),  # canonical JSON, as it will be signed
+    Column("signed", LargeBinary),
+    Column("entry", LargeBinary(32), unique=True),  # SHA-256 of the signed bytes
+    Column("status_list_number", ForeignKey("status_lists.number")),  # null: the document brought its own
+    Column("status_index", Integer),
+    Column("failure_detail", Text),
+    Column("created_at", UtcDateTime, nullable=False),  # also proof.created
+    Column("revoked_at", UtcDateTime),
+    UniqueConstraint("status_list_number", "status_index"),
+)
+Index("signed_documents_created", signed_documents.c.created_at)

@@ -39,7 +39,7 @@ leaves = Table(
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("log", String(10), nullable=False),
-    Column("credential_id", ForeignKey("credentials.id"), nullable=False),
+    Column("credential_id", ForeignKey("credentials.id")),  # null: a document signed for other software
     Column("revision", Integer, nullable=False),
     Column("entry", LargeBinary(32), nullable=False),
     Column("leaf_index", Integer),

@@ -673,6 +673,27 @@ def upgrade() -> None:
         sa.UniqueConstraint("vc_sha256"),
     )
     op.create_table(
+        "signed_documents",
+        sa.Column("id", sa.String(length=40), nullable=False),
+        sa.Column("organisation_id", sa.String(length=40), nullable=False),
+        sa.Column("mode", sa.String(length=4), nullable=False),
+        sa.Column("unsigned", sa.LargeBinary(), nullable=True),
+        sa.Column("signed", sa.LargeBinary(), nullable=True),
+        sa.Column("entry", sa.LargeBinary(length=32), nullable=True),
+        sa.Column("status_list_number", sa.Integer(), nullable=True),
+        sa.Column("status_index", sa.Integer(), nullable=True),
+        sa.Column("failure_detail", sa.Text(), nullable=True),
+        sa.Column("created_at", UtcDateTime(), nullable=False),
+        sa.Column("revoked_at", UtcDateTime(), nullable=True),
+        sa.ForeignKeyConstraint(["organisation_id"], ["organisations.id"]),
+        sa.ForeignKeyConstraint(["status_list_number"], ["status_lists.number"]),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("entry"),
+        sa.UniqueConstraint("status_list_number", "status_index"),
+    )
+    with op.batch_alter_table("signed_documents", schema=None) as batch_op:
+        batch_op.create_index("signed_documents_created", ["created_at"], unique=False)
+    op.create_table(
         "erased_tokens",
         sa.Column("token_sha256", sa.LargeBinary(length=32), nullable=False),
         sa.Column("erased_at", UtcDateTime(), nullable=False),
@@ -730,7 +751,7 @@ def upgrade() -> None:
         "leaves",
         sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
         sa.Column("log", sa.String(length=10), nullable=False),
-        sa.Column("credential_id", sa.String(length=40), nullable=False),
+        sa.Column("credential_id", sa.String(length=40), nullable=True),
         sa.Column("revision", sa.Integer(), nullable=False),
         sa.Column("entry", sa.LargeBinary(length=32), nullable=False),
         sa.Column("leaf_index", sa.Integer(), nullable=True),
