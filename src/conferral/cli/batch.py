@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from conferral.cli import batch_file, installation, progress, showing
+from conferral.cli import batch_file, batch_steering, installation, progress, showing
 from conferral.cli.main import FAILED, INVALID, USAGE
 from conferral.domain.problems import Problem
 from conferral.services import admission, batching, reading_csv
@@ -32,6 +32,9 @@ _SECONDS = click.FloatRange(min=0.1)
 @click.group()
 def batch() -> None:
     """Issue many credentials from a file, and follow batches."""
+
+
+batch_steering.add_to(batch)
 
 
 @batch.command("issue")

@@ -23,7 +23,7 @@ from conferral.reliable.runs import Run
 from conferral.services import admission, issuing
 from conferral.services.admission import Admitted, Wanted
 from conferral.services.runtime import Caller, Runtime
-from conferral.store.queries import batches, credentials, issuers
+from conferral.store.queries import batch_steering, batches, credentials, issuers
 from conferral.store.records import Record
 
 log = logging.getLogger(__name__)
@@ -64,12 +64,16 @@ def create(
         send_email=True,
         created_at=rt.database.now(),
     )
-    _promise_expansion(session, batch_id, caller.organisation_id, 0)
+    promise_expansion(session, batch_id, caller.organisation_id, 0)
     return batch_id
 
 
-def expand(rt: Runtime, run: Run, batch_id: str, after: str) -> None:
-    """Turn the next rows of a batch into credentials and runs; promise the rest."""
+def expand(rt: Runtime, run: Run, batch_id: str, after: str, change_id: str = "") -> None:
+    """Turn the next rows of a batch into credentials and runs; promise the rest.
+
+    `change_id` names a person's retry, which goes through the rows once more. A batch that was
+    cancelled makes no further credential.
+    """
     with rt.database.snapshot() as session:
         batch = batches.for_expanding(session, batch_id)
         template = issuers.template_version(session, batch.template_version_id) if batch else None
@@ -83,12 +87,15 @@ def expand(rt: Runtime, run: Run, batch_id: str, after: str) -> None:
             break
         checked = _check(rt, batch_id, template, rows)
         with rt.database.transaction() as session:
+            if batch_steering.locked_state(session, batch_id) == "cancelled":
+                break
             _insert(rt, session, batch, template, checked)
         crash_point("expand.chunk_committed")
         last = rows[-1].number
     with rt.database.transaction() as session:
-        if batches.rows(session, batch_id, last, 1):
-            _promise_expansion(session, batch_id, batch.organisation_id, last)
+        is_cancelled = batch_steering.locked_state(session, batch_id) == "cancelled"
+        if not is_cancelled and batches.rows(session, batch_id, last, 1):
+            promise_expansion(session, batch_id, batch.organisation_id, last, change_id)
         run.settle(session, {"expanded_to": last})
 
 
@@ -130,12 +137,15 @@ def _insert(
     credentials.set_runs(session, list(zip([row["id"] for row in fresh], run_ids, strict=True)))
 
 
-def _promise_expansion(session: Session, batch_id: str, organisation_id: str, after: int) -> None:
+def promise_expansion(
+    session: Session, batch_id: str, organisation_id: str, after: int, change_id: str = ""
+) -> None:
+    """Promise that the rows after this one become credentials; once, and once more for each retry."""
     promise(
         session,
         TASK,
-        [batch_id, str(after)],
-        key=f"expand:{batch_id}:{after}",
+        [batch_id, str(after), *([change_id] if change_id else [])],
+        key=f"expand:{batch_id}:{after}" + (f":{change_id}" if change_id else ""),
         subject=batch_id,
         tenant=organisation_id,
         priority=BULK,

@@ -21,6 +21,7 @@ from conferral.services.runtime import Runtime
 from conferral.settings import Settings
 from conferral.web import envelope, gate, health, monitoring, problems, templating, vc_api
 from conferral.web.api import (
+    batch_steering,
     batch_upload,
     batches,
     credentials,
@@ -47,8 +48,8 @@ PAGES: Final = (
     health.pages, verification.pages, verify.pages, vc_api.pages, evidence.pages, small_pages.pages, CONSOLE,
 )  # fmt: skip
 RESOURCES: Final = (
-    credentials.api, standing.api, tasks.api, batches.api, batch_upload.api, webhooks.api, signing_keys.api,
-    mailbox.api, ops.api,
+    credentials.api, standing.api, tasks.api, batches.api, batch_upload.api, batch_steering.api,
+    webhooks.api, signing_keys.api, mailbox.api, ops.api,
 )  # fmt: skip
 
 
