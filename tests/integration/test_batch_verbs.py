@@ -40,7 +40,7 @@ def test_batch_is_steered_and_read_by_api(product: Product) -> None:
     batch_id = asked(web)
     here = f"/v1/batches/{batch_id}"
     paused = web.post(f"{here}/pause", {})
-    assert (paused.status_code, paused.json["affected"], paused.json["task_id"]) == (202, 3, {})
+    assert (paused.status_code, paused.json["affected"], paused.json["task_id"]) == (202, 3, None)
     assert web.get(here).json["status"] == "paused"
     assert web.post(f"{here}/retry", {}).json["code"] == "state_conflict"
     assert web.post(f"{here}/resume", {}).status_code == 202
