@@ -41,18 +41,13 @@ def request(rt: Runtime, session: Session, caller: Caller, document: dict[str, A
         raise Problem("request_invalid", f"issuer is not this organisation's: it signs as {frozen}")
     if "proof" in document:
         raise Problem("request_invalid", "the credential carries a proof already")
-    place: tuple[int, int] | None = None
+    number = index = None
     if "credentialStatus" not in document:
         ((number, index),) = status_lists.allocate(
             rt, session, caller.organisation_id, caller.mode, PURPOSE, count=1
         )
-        place = (number, index)
         document = {**document, "credentialStatus": _status(rt, number, index)}
-    try:
-        canonical.canonical_nquads(document)
-        unsigned = canonical.jcs(document)
-    except canonical.UnsafeDocument as unsafe:
-        raise Problem("request_invalid", f"the credential cannot be signed: {unsafe.reason}") from None
+    unsigned = _signable(document)
     document_id = rt.new_id("doc")
     signed_documents.add(
         session,
@@ -60,8 +55,8 @@ def request(rt: Runtime, session: Session, caller: Caller, document: dict[str, A
         organisation_id=caller.organisation_id,
         mode=caller.mode,
         unsigned=unsigned,
-        status_list_number=place[0] if place else None,
-        status_index=place[1] if place else None,
+        status_list_number=number,
+        status_index=index,
         created_at=rt.database.now().replace(microsecond=0),
     )
     promise(
@@ -104,6 +99,15 @@ def perform(rt: Runtime, run: Run, document_id: str) -> None:
 def give_up(_rt: Runtime, session: Session, run: Run, error: Permanent) -> None:
     """Say why the document was not signed, in the commit that parks its run."""
     signed_documents.record_failed(session, run.args[0], error.detail)
+
+
+def _signable(document: dict[str, Any]) -> bytes:
+    """Return what will be signed, once it is sure that the signature will cover all of it."""
+    try:
+        canonical.canonical_nquads(document)
+        return canonical.jcs(document)
+    except canonical.UnsafeDocument as unsafe:
+        raise Problem("request_invalid", f"the credential cannot be signed: {unsafe.reason}") from None
 
 
 def _signed(rt: Runtime, row: Record) -> bytes:
