@@ -89,13 +89,13 @@ def _judge_bit(audit: Audit, number: int, index: int, *, is_expected: bool) -> I
     with audit.rt.database.snapshot() as session:
         held = auditing.at_index(session, number, index)
     if held is None:
-        yield _found("A13", number, f"bit {index} is set, and no credential has it")
+        yield _found("A13", number, f"bit {index} is set, and nobody was given it")
         return
     changed_at = held.status_changed_at
     if changed_at is not None and changed_at > audit.rt.database.now() - ON_ITS_WAY:
         return
-    bit = "clear" if is_expected else "set"
-    yield _found("A13", number, f"bit {index} is {bit}, and {held.id} is {held.state}")
+    fault = "clear, and its row is withdrawn" if is_expected else "set, and its row is not withdrawn"
+    yield _found("A13", number, f"bit {index} ({held.id}) is {fault}")
 
 
 def _judge_signature(audit: Audit, number: int, row: Record, document: dict[str, Any]) -> Iterator[Deviation]:

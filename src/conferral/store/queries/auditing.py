@@ -20,6 +20,7 @@ from conferral.store.tables import (
     log_tiles,
     logs,
     revisions,
+    signed_documents,
     status_lists,
 )
 
@@ -197,12 +198,17 @@ def list_created_at(session: Session, number: int) -> datetime:
 
 
 def at_index(session: Session, number: int, index: int) -> Record | None:
-    """Return (id, state, status_changed_at) of the credential with this place in a status list."""
+    """Return (id, status_changed_at) of the credential, or other software's document, with this place."""
+    documents = signed_documents
     return session.execute(
-        select(credentials.c.id, credentials.c.state, credentials.c.status_changed_at).where(
-            credentials.c.status_list_number == number, credentials.c.status_index == index
+        select(credentials.c.id, credentials.c.status_changed_at)
+        .where(credentials.c.status_list_number == number, credentials.c.status_index == index)
+        .union_all(
+            select(documents.c.id, documents.c.revoked_at).where(
+                documents.c.status_list_number == number, documents.c.status_index == index
+            )
         )
-    ).one_or_none()
+    ).first()
 
 
 def firings_after(
