@@ -13,19 +13,28 @@ from typing import Any
 
 from sqlalchemy import select
 
+from conferral.reliable.rescue import POISON_AFTER
 from conferral.reliable.tables import attempts, runs
 from support.chaos_house import House, in_parts
 from support.chaos_processes import Harm
 
 
 def resumed(house: House, harms: Sequence[Harm]) -> list[float]:
-    """Return, for every attempt that died in one of these processes, the seconds until the next began."""
+    """Return, for every attempt that died in one of these processes, the seconds until the next began.
+
+    The third loss in a row is left out: that run is parked as poison, and waits for a person.
+    """
     killed = {str(harm.pid): harm.began for harm in harms}
     rows = house.rows(select(attempts).order_by(attempts.c.run_id, attempts.c.number))
     found = []
+    in_a_row = 0
     for lost, again in pairwise(rows):
+        in_a_row = in_a_row + 1 if lost.outcome == "lost" else 0
+        if in_a_row == POISON_AFTER or again.run_id != lost.run_id:
+            in_a_row = 0
+            continue
         at = killed.get((lost.owner or "//").split("/")[-2])
-        if lost.outcome != "lost" or again.run_id != lost.run_id or at is None or again.started_at is None:
+        if lost.outcome != "lost" or at is None or again.started_at is None:
             continue
         found.append(again.started_at.timestamp() - at)
     return found
