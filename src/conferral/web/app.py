@@ -79,15 +79,7 @@ def create_app(settings: Settings | None = None, runtime: Runtime | None = None)
         return app
     templating.install(app)
     app.config["TRUSTED_HOSTS"] = _trusted_hosts(settings)
-    for pages in (
-        health.pages,
-        verification.pages,
-        verify.pages,
-        vc_api.pages,
-        evidence.pages,
-        small_pages.pages,
-        CONSOLE,
-    ):
+    for pages in PAGES:
         app.register_blueprint(pages)
     for resource in RESOURCES:
         app.register_api(resource)
