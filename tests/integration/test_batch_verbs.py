@@ -71,3 +71,17 @@ def test_batch_is_steered_on_the_command_line(product: Product) -> None:
     told = shell.run("batch", "results", batch_id)
     assert (told.code, told.out.count(",issued,")) == (0, 3)
     assert shell.run("batch", "pause", "bat_nobodys").code != 0
+
+
+def test_batch_is_steered_by_buttons(product: Product) -> None:
+    """A page offers what makes sense now, and only to who may change something."""
+    web = web_of(product)
+    here = f"/console/batches/{asked(web)}"
+    owner = web.signed_in()
+    verbs = ("pause", "resume", "cancel", "retry")
+    then = {"pause": ["resume", "cancel"], "resume": ["pause", "cancel"], "cancel": ["retry"]}
+    for verb, offered in then.items():
+        assert owner.submit(f"{here}/steer/{verb}", {}).status_code == 302
+        page = owner.page(here)
+        assert [one for one in verbs if f"/steer/{one}" in page] == offered
+    assert "/steer/" not in web.signed_in("viewer").page(here)

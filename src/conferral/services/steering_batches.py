@@ -116,6 +116,18 @@ def retry(rt: Runtime, session: Session, caller: Caller, batch_id: str) -> Steer
     return Steered(counts.affected, counts.others, run_id)
 
 
+def possible(progress: dict[str, Any]) -> list[str]:
+    """Return which of the verbs make sense now, for whoever shows them as buttons."""
+    states = progress["credentials"]
+    steps = {"running": ["pause", "cancel"], "paused": ["resume", "cancel"]}.get(progress["status"], [])
+    missing = progress["not_created"] if progress["status"] != "running" else 0
+    may_retry = progress["status"] != "paused" and states.get(credential.FAILED, 0) + missing > 0
+    return [*steps, *(["retry"] if may_retry else [])]
+
+
+VERBS: Final = {"pause": pause, "resume": resume, "cancel": cancel, "retry": retry}
+
+
 def cancel_next(rt: Runtime, run: Run, batch_id: str, change_id: str, after: str) -> None:
     """Cancel the next runs of a cancelled batch that had not begun; the last such run lifts the pause."""
     batch = _existing(rt, batch_id)

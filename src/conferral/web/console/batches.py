@@ -11,7 +11,7 @@ from flask import render_template, request
 from conferral.domain.credential import ISSUED
 from conferral.domain.ids import is_id
 from conferral.domain.problems import Problem
-from conferral.services import batching, changing_batches
+from conferral.services import batching, changing_batches, steering_batches
 from conferral.store.queries import batches as rows_of
 from conferral.store.queries import listing
 from conferral.web import cursors
@@ -89,6 +89,7 @@ def batch(batch_id: str) -> str:
         failed=failed[:SHOWN_FAILURES],
         has_more_failed=len(failed) > SHOWN_FAILURES,
         batch_verbs=offered,
+        steering=steering_batches.possible(progress),
         is_live=progress["status"] in ("running", "validating"),
     )
 

@@ -16,7 +16,7 @@ from conferral.domain import status_change
 from conferral.domain.ids import is_id
 from conferral.domain.problems import Problem
 from conferral.domain.status_change import SUPERSEDE, VERBS, Verb
-from conferral.services import changing_batches, changing_status, superseding
+from conferral.services import changing_batches, changing_status, steering_batches, superseding
 from conferral.services.admission import LOCALES
 from conferral.services.superseding import Changes
 from conferral.store.queries import batches, credentials
@@ -105,6 +105,19 @@ def change_batch(batch_id: str, verb: str) -> Response:
             batch.id,
             reason=request.form.get("reason") or None,
         )
+    return redirect(url_for("console.batch", batch_id=batch.id))
+
+
+@pages.post("/batches/<batch_id>/steer/<verb>")
+def steer_batch(batch_id: str, verb: str) -> Response:
+    """Pause, resume, cancel or retry a batch; each can be taken back by another of them."""
+    _require_role()
+    batch = _batch(batch_id)
+    if verb not in steering_batches.VERBS:
+        raise Problem("not_found", "there is no such verb")
+    rt = runtime()
+    with rt.database.transaction() as session:
+        steering_batches.VERBS[verb](rt, session, visitor().caller(batch.mode), batch.id)
     return redirect(url_for("console.batch", batch_id=batch.id))
 
 
