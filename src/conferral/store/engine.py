@@ -211,8 +211,11 @@ def _open_sqlite(url: URL) -> Engine:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Any) -> None:
-        read_only = connection.get_execution_options().get("conferral_read_only", False)
+        options = connection.get_execution_options()
+        read_only = options.get("conferral_read_only", False)
         connection.exec_driver_sql(f"PRAGMA query_only={'ON' if read_only else 'OFF'}")
+        if options.get("isolation_level") == "AUTOCOMMIT":
+            return  # SQLAlchemy tells of a beginning here, too; a checkpoint in a transaction is refused
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
     return engine
