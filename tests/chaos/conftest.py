@@ -20,11 +20,18 @@ HERE = Path(__file__).parent
 _SECONDS_TO_HEAL = 60.0
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marker for faults of one database."""
+    config.addinivalue_line("markers", "only_on(kind): a fault that only this database can have")
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run every trial on each database that is asked for."""
+    """Run every trial on each database that is asked for; some faults one of them cannot have."""
     asked = metafunc.config.option.chaos_database
     if "database" in metafunc.fixturenames:
         kinds = DATABASES if asked == "both" else (asked,)
+        for marker in metafunc.definition.iter_markers("only_on"):
+            kinds = tuple(kind for kind in kinds if kind in marker.args)
         metafunc.parametrize("database", kinds, scope="session", indirect=True)
 
 

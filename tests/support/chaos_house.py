@@ -170,6 +170,7 @@ def house(
     seed: int,
     proxied: Sequence[str] = (),
     database_url: str | None = None,
+    data: Path | None = None,
     keys: int = 2,
     **variables: str,
 ) -> Iterator[House]:
@@ -181,11 +182,12 @@ def house(
         seed: of the peers' chances.
         proxied: `redis`, `database`: put a proxy (and a Redis of the test's own) before it.
         database_url: a server of the caller's instead of one of ours, such as one that can be restarted.
+        data: the data directory, if it lies on a disk of its own; it is made.
         keys: how many API keys the client has; each may write 600 times a minute.
         variables: settings, such as CONFERRAL_EMAIL_ON_AMBIGUOUS="hold".
     """
     with contextlib.ExitStack() as stack:
-        data, points = folder / "data", folder / "points"
+        data, points = data or folder / "data", folder / "points"
         for one in (data, points):
             one.mkdir(mode=0o700, parents=True)
         true_url = database_url or _database(kind, data, stack)

@@ -12,11 +12,13 @@ import os
 import pwd
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -37,7 +39,7 @@ def postgres_server() -> Iterator[str]:
         with _database(named) as url:
             yield url
         return
-    with _own_server() as url, _database(url) as database:
+    with postgres_process() as server, _database(server.url) as database:
         yield database
 
 
@@ -59,25 +61,57 @@ def _database(server: str) -> Iterator[str]:
             )
 
 
+@dataclass
+class PostgresProcess:
+    """A server of our own; `crash` and `start` keep its port and its data."""
+
+    folder: Path
+    port: int
+    command: Sequence[str]
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """The address of its first database."""
+        return f"postgresql://conferral@127.0.0.1:{self.port}/postgres"
+
+    def start(self) -> None:
+        """Start it and wait until it takes connections."""
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder
+            )
+        _wait(self.url, self.process, self.folder / "log")
+
+    def crash(self) -> None:
+        """End it at once, with every connection; the next start recovers what was committed."""
+        self._end(signal.SIGQUIT)
+
+    def stop(self) -> None:
+        """End it as an operator would, not waiting for clients."""
+        self._end(signal.SIGINT)
+
+    def _end(self, how: signal.Signals) -> None:
+        if self.process is None or self.process.poll() is not None:
+            return
+        self.process.send_signal(how)
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(10)
+
+
 @contextlib.contextmanager
-def _own_server() -> Iterator[str]:
+def postgres_process() -> Iterator[PostgresProcess]:
+    """Yield a running server of our own that can be crashed and started again."""
     programs = _programs()
     # /tmp, because the path of a unix socket may have 107 bytes only.
     with tempfile.TemporaryDirectory(prefix="conferral-pg-", dir="/tmp", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         as_user = _unprivileged(folder)
-        data = folder / "data"
-        initialise = [
-            str(programs / "initdb"),
-            "-D",
-            str(data),
-            "-U",
-            "conferral",
-            "-A",
-            "trust",
-            "-E",
-            "UTF8",
-        ]
+        data = str(folder / "data")
+        initialise = [str(programs / "initdb"), "-D", data, "-U", "conferral", "-A", "trust", "-E", "UTF8"]
         done = subprocess.run(
             [*as_user, *initialise, "--no-sync", "--locale=C"],
             capture_output=True,
@@ -94,22 +128,13 @@ def _own_server() -> Iterator[str]:
             f"max_connections={_CONNECTIONS}",
             *_FAST,
         ]
-        command = [
-            str(programs / "postgres"),
-            "-D",
-            str(data),
-            *(part for item in options for part in ("-c", item)),
-        ]
-        with (folder / "log").open("wb") as log:
-            server = subprocess.Popen(
-                [*as_user, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=name
-            )
+        told = [part for item in options for part in ("-c", item)]
+        server = PostgresProcess(folder, port, [*as_user, str(programs / "postgres"), "-D", data, *told])
         try:
-            url = f"postgresql://conferral@127.0.0.1:{port}/postgres"
-            _wait(url, server, folder / "log")
-            yield url
+            server.start()
+            yield server
         finally:
-            _stop(server)
+            server.stop()
 
 
 def _programs() -> Path:
@@ -156,14 +181,3 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _stop(server: subprocess.Popen[bytes]) -> None:
-    if server.poll() is None:
-        # SIGINT is PostgreSQL's fast shutdown: it does not wait for clients.
-        server.send_signal(2)
-        try:
-            server.wait(30)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait(10)
