@@ -30,6 +30,7 @@ from conferral.reliable.crash_points import crash_point
 from conferral.reliable.errors import Ambiguous, Permanent, Retryable, Snooze
 from conferral.reliable.promises import BULK, INTERACTIVE, Promise
 from conferral.reliable.promises import promise_all as promise_runs
+from conferral.reliable.recording import record
 from conferral.reliable.runs import Run
 from conferral.services import magic
 from conferral.services.groups import GroupOf, batch_of
@@ -165,9 +166,12 @@ def _transmit(rt: Runtime, run: Run, delivery: Record, message: EmailMessageByte
             raise Permanent(unknown.code, unknown.detail, evidence=unknown.evidence) from None
         raise
     magic.after_sending(delivery, run)
-    with rt.database.transaction() as session:
+
+    def sent(session: Session) -> None:
         deliveries.mark_sent(session, delivery.id, rt.database.now(), possible_duplicate=unsure)
         run.settle(session, {"possible_duplicate": unsure}, evidence=receipt.evidence())
+
+    record(rt.database.transaction, run, sent)
     crash_point("settle.after_commit")
     _open_again(rt, channel, breaker)  # not before: 20,000 rows must not stand between 250 and its record
 

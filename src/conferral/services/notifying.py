@@ -21,6 +21,7 @@ from conferral.reliable import destinations, status
 from conferral.reliable.crash_points import crash_point
 from conferral.reliable.errors import Permanent, Retryable, Snooze
 from conferral.reliable.promises import BULK, INTERACTIVE, Promise, promise_all
+from conferral.reliable.recording import record
 from conferral.reliable.runs import Run
 from conferral.services.groups import GroupOf, batch_of
 from conferral.services.runtime import Runtime
@@ -165,7 +166,8 @@ def post(rt: Runtime, run: Run, delivery_id: str) -> None:
         except (EndpointFailed, EndpointGone) as failed:
             _record_failure(rt, run, delivery, endpoint, failed)
             raise
-    with rt.database.transaction() as session:
+
+    def taken(session: Session) -> None:
         deliveries.mark_sent(session, delivery.id, rt.database.now(), possible_duplicate=unsure)
         run.settle(session, {"status": answer.status}, evidence=answer.evidence())
         _keep(rt, session, delivery.id, run, answer)
@@ -174,6 +176,8 @@ def post(rt: Runtime, run: Run, delivery_id: str) -> None:
                 session, endpoint.id, failures=0, opened=0, closed_until=None,
                 last_success_at=rt.database.now(),
             )  # fmt: skip
+
+    record(rt.database.transaction, run, taken)
     crash_point("settle.after_commit")
     if not breaker.is_healthy:
         _recall(rt, endpoint.id)
