@@ -14,6 +14,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,6 +26,8 @@ from conferral.cli import redis_protocol
 OLDEST = (6, 2)
 # Our own server looks for a free port from here upward; 6379 is left to servers of other people.
 FIRST_PORT = 6390
+# Each data directory begins somewhere else: while one server is being restarted, nobody takes its port.
+PORTS = 10_000
 PORTS_TRIED = 100
 # The dispatcher keeps the lists short; this is a hundred times what they need.
 MEMORY = "256mb"
@@ -104,6 +107,11 @@ def write_configuration(path: Path, text: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
+
+
+def first_port(folder: Path) -> int:
+    """Return where the server of a data directory begins to look; always the same for one folder."""
+    return FIRST_PORT + zlib.crc32(str(folder.resolve()).encode()) % PORTS
 
 
 def free_port(first: int = FIRST_PORT) -> int:

@@ -88,7 +88,7 @@ def _start_redis(settings: Settings, boss: supervisor.Supervisor) -> Settings:
         return settings
     program = redis_server.find()
     password = key_files.read_or_create_password(settings.keys_dir / "redis.password")
-    port = redis_server.free_port()
+    port = redis_server.free_port(redis_server.first_port(settings.data_dir))
     configuration = settings.run_dir / "redis.conf"
     text = redis_server.configuration(port, password, settings.data_dir / "redis")
     redis_server.write_configuration(configuration, text)

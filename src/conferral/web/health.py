@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 KEPT_SECONDS: Final = 1.0  # a storm of probes asks the database once a second
 UNAVAILABLE: Final = 503
+NEVER_EVICTS: Final = "noeviction"
+FULL_RATIO: Final = 0.95  # above this Redis is about to refuse our messages
 SLOW_SECONDS: Final = 3  # Retry-After: what is missing here does not come back at once
 
 pages = Blueprint("health", __name__)
@@ -93,8 +95,11 @@ def _redis(url: str) -> str:
         return "not used" if url else "failed"
     try:
         client: Redis = limits.client(url)
-        client.ping()
+        memory = client.info("memory")
         client.close()
     except (RedisError, OSError):
         return "failed"
-    return "ok"
+    limit = int(memory.get("maxmemory", 0))
+    if limit and memory.get("maxmemory_policy", NEVER_EVICTS) != NEVER_EVICTS:
+        return "evicts"  # whole queues, without an error
+    return "full" if limit and int(memory["used_memory"]) > limit * FULL_RATIO else "ok"
