@@ -150,7 +150,7 @@ def test_redis_slow(own_house: Callable[..., AbstractContextManager[House]], lon
             begin()
             before = len(house.client.seconds)
             try:
-                house.issue(200 if long else 25, threads=2)
+                house.issue(400 if long else 120, threads=2)
             finally:
                 end()
             worst[name] = percentile(house.client.seconds[before:], 0.99)
@@ -257,7 +257,8 @@ def envelope(queue: str, task: str, args: list[object], *, content_type: str = "
         "body": body, "content-encoding": "utf-8", "content-type": content_type,
         "headers": {"lang": "py", "task": task, "id": "forged", "root_id": "forged", "retries": 0},
         "properties": {
-            "correlation_id": "forged", "delivery_mode": 2, "delivery_tag": os.urandom(8).hex(), "priority": 0,
+            "correlation_id": "forged", "delivery_mode": 2, "delivery_tag": os.urandom(8).hex(),
+            "priority": 0,
             "delivery_info": {"exchange": "", "routing_key": queue}, "body_encoding": "base64",
         },
     })  # fmt: skip
