@@ -113,7 +113,7 @@ def test_rescuer_changes_nothing_when_the_lease_was_renewed_after_it_looked(hous
     holding.add([run])
     holding.renew()
     with house.database.transaction() as session:
-        assert rescue._rescue(session, stale, house.time(), lambda _: None) is None
+        assert rescue._rescue_all(session, [stale], house.time(), lambda _: None) == []
     assert (house.state(run_id), house.outcomes(run_id)) == (STARTED, [])
 
 
@@ -193,6 +193,52 @@ def test_run_is_poison_when_three_attempts_in_a_row_died(house: House, dead: str
     assert found.retry_count == 2
 
 
+def another(dead: str) -> str:
+    """Return one more owner that is gone."""
+    return f"{dead.rpartition('/')[0]}/1"
+
+
+def test_runs_are_not_poison_when_they_die_together(house: House, dead: str) -> None:
+    """A process of threads takes all its runs with it: they come back apart; who dies alone is guilty."""
+    guilty, innocent = house.promise(), house.promise()
+    for _ in range(3):
+        house.time.move(60)
+        house.claim(guilty, owner=dead)
+        house.claim(innocent, owner=dead)
+        assert {one.state for one in rescue_gone(house, guilty, innocent)} == {RETRY}
+    pauses = [house.one(run_id).due_at - house.time() for run_id in (guilty, innocent)]
+    assert pauses[0] != pauses[1]
+    assert all(0 <= pause.total_seconds() <= 2 * rescue.APART_SECONDS for pause in pauses)
+    house.time.move(60)
+    house.claim(guilty, owner=dead)
+    assert [one.state for one in rescue_gone(house, guilty)] == [FAILURE]
+    assert house.state(innocent) == RETRY
+
+
+def test_run_is_poison_when_its_owner_lives_and_works_on_something_else(house: House) -> None:
+    """A lease that a living process let go was lost alone, whatever else the process does."""
+    let_go = house.promise()
+    for expected in (RETRY, RETRY, FAILURE):
+        house.claim(let_go)
+        house.time.move(LEASE_SECONDS + 1)
+        (other,) = house.claim(house.promise())
+        assert [one.state for one in rescue_expired(house)] == [expected]
+        with house.database.transaction() as session:
+            other.settle(session)
+
+
+def test_run_is_poison_when_it_died_ten_times_in_company(house: House, dead: str) -> None:
+    """Nobody may kill workers for ever, however crowded they are."""
+    guilty = house.promise()
+    for number in range(rescue.POISON_TOGETHER_AFTER):
+        house.time.move(60)
+        house.claim(guilty, owner=dead)
+        house.claim(house.promise(), owner=dead)
+        assert house.state(guilty) == STARTED, number
+        rescue_gone(house, guilty)
+    assert (house.state(guilty), house.one(guilty).error_code) == (FAILURE, "poison")
+
+
 def test_run_is_not_poison_when_another_outcome_lies_between(house: House, dead: str) -> None:
     """Only deaths in a row prove that it is the run that kills."""
     run_id = house.promise()
@@ -244,7 +290,7 @@ def test_neighbours_are_rescued_when_the_burial_of_one_raises(house: House, dead
         house.claim(poison, owner=dead)
         rescue_gone(house, poison)
     house.claim(poison, owner=dead)
-    house.claim(plain, owner=dead)
+    house.claim(plain, owner=another(dead))
     assert [one.run_id for one in rescue_gone(house, poison, plain, burials=burials)] == [plain]
     assert house.state(poison) == STARTED
     house.time.move(LEASE_SECONDS + 1)

@@ -9,10 +9,13 @@ successor must not make the rescue of its neighbours fail.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import takewhile
 from typing import Any
+from zlib import crc32
 
 from sqlalchemy import Row, select, update
 from sqlalchemy.exc import IntegrityError
@@ -27,7 +30,11 @@ from conferral.reliable.tables import CLAIMABLE, FAILURE, LEASED, RETRY, STARTED
 
 log = logging.getLogger(__name__)
 
-POISON_AFTER = 3  # attempts in a row that died with their process
+POISON_AFTER = 3  # attempts in a row that died with their process, the last one alone in it
+# A process of threads takes all its runs with it, and nobody can tell which of them did it. They are
+# patient with one another, and come back apart, so that the guilty one meets fewer each time.
+POISON_TOGETHER_AFTER = 10
+APART_SECONDS = 5.0  # times the losses in a row before this one: at most this far apart
 LOST_CODE = "worker_lost"
 INTERRUPTED_LIMIT = 16  # more than a pool has slots: each new process takes one
 RESCUE_LIMIT = 200  # runs a pass: each is a few statements in one transaction
@@ -53,7 +60,7 @@ def rescue_expired(session: Session, on_dead: Callable[[str], OnDead | None]) ->
     expired = session.execute(
         select(runs).where(LEASED, runs.c.lease_until < now).order_by(runs.c.lease_until).limit(RESCUE_LIMIT)
     ).all()
-    return [rescued for row in expired if (rescued := _rescue(session, row, now, on_dead))]
+    return _rescue_all(session, expired, now, on_dead)
 
 
 def rescue_gone(
@@ -67,7 +74,7 @@ def rescue_gone(
     now = terms_of(session).now()
     held = session.execute(select(runs).where(LEASED, runs.c.id.in_(run_ids))).all()
     orphans = [row for row in held if is_gone(row.lease_owner or "")]
-    return [rescued for row in orphans if (rescued := _rescue(session, row, now, on_dead))]
+    return _rescue_all(session, orphans, now, on_dead)
 
 
 def orphans(session: Session) -> list[str]:
@@ -96,31 +103,60 @@ def interrupted(session: Session, queue: str) -> list[tuple[str, str]]:
     return [(row.id, row.task) for row in found]
 
 
-def _rescue(
-    session: Session, row: Row[Any], now: datetime, on_dead: Callable[[str], OnDead | None]
-) -> Rescued | None:
+def _rescue_all(
+    session: Session, held: Sequence[Row[Any]], now: datetime, on_dead: Callable[[str], OnDead | None]
+) -> list[Rescued]:
+    owners = sorted({row.lease_owner for row in held if row.lease_owner})
+    gone = {owner for owner in owners if is_gone(owner)}
+    begun = select(runs.c.lease_owner, runs.c.lease_until).where(
+        LEASED, runs.c.started_at.is_not(None), runs.c.lease_owner.in_(owners)
+    )
+    # What a living owner still works on is no company in death: one of its leases was let go.
+    lost = Counter(
+        row.lease_owner
+        for row in (session.execute(begun) if owners else ())
+        if row.lease_owner in gone or row.lease_until < now
+    )
+    together = {owner for owner, count in lost.items() if count > 1}
+    losses = [_Loss(row, now, alone=row.lease_owner not in together) for row in held]
+    return [rescued for one in losses if (rescued := _rescue(session, one, on_dead))]
+
+
+@dataclass(frozen=True, slots=True)
+class _Loss:
+    """A run whose owner is gone, and whether it was the only one that the owner had begun."""
+
+    row: Row[Any]
+    now: datetime
+    alone: bool
+
+
+def _rescue(session: Session, loss: _Loss, on_dead: Callable[[str], OnDead | None]) -> Rescued | None:
     """Rescue one run in a savepoint of its own: a burial that raises must not undo its neighbours'."""
+    row, now = loss.row, loss.now
     try:
         with session.begin_nested():
-            return _rescue_one(session, row, now, on_dead)
+            return _rescue_one(session, loss, on_dead)
     except Exception:
         log.exception("burial_failed", extra={"run_id": row.id, "task": row.task, "code": "poison"})
     if now - row.lease_until < BURIAL_PATIENCE:
         return None
     with session.begin_nested():
-        return _rescue_one(session, row, now, lambda _: None)
+        return _rescue_one(session, loss, lambda _: None)
 
 
-def _rescue_one(
-    session: Session, row: Row[Any], now: datetime, on_dead: Callable[[str], OnDead | None]
-) -> Rescued | None:
+def _rescue_one(session: Session, loss: _Loss, on_dead: Callable[[str], OnDead | None]) -> Rescued | None:
+    row, now = loss.row, loss.now
+    in_a_row = _lost_in_a_row(session, row)
     values: dict[str, Any] = {"due_at": now, "error_code": LOST_CODE, "error_detail": _LOST}
     state, is_lost = RETRY, True
     if row.started_at is None:  # a neighbour in a bundle: it had not begun and is not charged
         is_lost, values = False, {"due_at": now, **unbegun(row)}
-    elif _is_poison(session, row):
+    elif in_a_row >= (POISON_AFTER if loss.alone else POISON_TOGETHER_AFTER):
         state = FAILURE
         values = {"finished_at": now, "error_code": POISON.code, "error_detail": POISON.detail}
+    elif not loss.alone:
+        values["due_at"] = now + _apart(row, in_a_row - 1)
     moved_to = _move_from(session, row, state, now, values)
     if moved_to is None:
         return None
@@ -139,7 +175,7 @@ def _rescue_one(
 
 
 _LOST = "the process that executed it died or froze"
-POISON = Permanent("poison", f"{POISON_AFTER} attempts in a row died with their process")
+POISON = Permanent("poison", "every attempt, again and again, died with its process")
 
 
 def _run_of(row: Row[Any], now: datetime) -> Run:
@@ -173,15 +209,21 @@ def _move_from(
     return state if moved.rowcount == 1 else None  # type: ignore[attr-defined]  # CursorResult
 
 
-def _is_poison(session: Session, row: Row[Any]) -> bool:
-    """Return whether this loss is the third in a row since a person last replayed the run."""
-    earlier = min(POISON_AFTER - 1, row.spent - 1)
-    if earlier < POISON_AFTER - 1:
-        return False
+def _lost_in_a_row(session: Session, row: Row[Any]) -> int:
+    """Return how many attempts died in a row, this one included, since a person last replayed the run."""
+    earlier = min(POISON_TOGETHER_AFTER, row.spent) - 1
+    if earlier < 1:
+        return 1
     last = session.execute(
         select(attempts.c.outcome)
         .where(attempts.c.run_id == row.id)
         .order_by(attempts.c.number.desc())
         .limit(earlier)
     ).scalars()
-    return all(outcome == "lost" for outcome in last)
+    return 1 + sum(1 for _ in takewhile(lambda outcome: outcome == "lost", last))
+
+
+def _apart(row: Row[Any], earlier: int) -> timedelta:
+    """Return a run's own share of the time in which those that died together come back."""
+    share = crc32(f"{row.id}:{row.attempt}".encode()) / 0xFFFFFFFF
+    return timedelta(seconds=share * earlier * APART_SECONDS)
