@@ -19,6 +19,9 @@ from conferral.reliable.errors import Retryable
 
 MAX_BYTES = 64 * 1024 * 1024  # a certificate is some 50 KB; this only stops runaways
 
+# Room for a few certificates: a disk on which only a probe has room takes no credential any more.
+LEAST_FREE_BYTES = 512 * 1024
+
 
 class Blobs:
     """A folder of blobs, spread over 256 folders by the first byte of their digests."""
@@ -71,6 +74,9 @@ class Blobs:
 
     def check_writable(self) -> None:
         """Raise OSError unless a file can be written and made durable here; for readiness."""
+        about = os.statvfs(self._folder)
+        if about.f_bavail * about.f_frsize < LEAST_FREE_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         probe = self._folder / f".probe-{secrets.token_hex(4)}"
         try:
             with probe.open("wb") as file:

@@ -8,9 +8,12 @@ argument: arguments can be read by everybody on the machine.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import secrets
 import socket
+import stat
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +24,7 @@ from conferral.settings import Settings, SettingsError, key_files, prepare_data_
 
 FLOWER_USER = "operator"
 METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+MEMORY = Path("/dev/shm")  # noqa: S108 -- a folder of our own in it, looked at before it is used
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,17 @@ def alive_file(settings: Settings, name: str) -> Path:
 
 
 def metrics_folder(settings: Settings) -> Path:
-    """Return the folder of this host's counters, made if it is missing."""
+    """Return the folder of this host's counters, made if it is missing; in memory where there is some.
+
+    Counters are mapped files: whoever touches a new page of one on a full disk is killed (SIGBUS), not told.
+    """
+    place = hashlib.sha256(os.fsencode(settings.data_dir.resolve())).hexdigest()[:16]
+    folder = MEMORY / f"conferral-{os.geteuid()}-{place}"
+    with contextlib.suppress(OSError):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        about = folder.lstat()
+        if stat.S_ISDIR(about.st_mode) and about.st_uid == os.geteuid():  # anybody may make a name there
+            return folder
     folder = settings.run_dir / "metrics"
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder
@@ -135,8 +149,11 @@ def metrics_folder(settings: Settings) -> Path:
 
 def forget_counters(settings: Settings) -> None:
     """Delete the counters of processes that have ended; counters may start again, gauges are rows."""
-    for file in metrics_folder(settings).glob("*.db"):
+    folder = metrics_folder(settings)
+    for file in folder.glob("*.db"):
         file.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # somebody's processes may go on without us
+        folder.rmdir()
 
 
 def environment(settings: Settings, role: str) -> dict[str, str]:

@@ -79,6 +79,7 @@ def _up(settings: Settings, output: Output, began: float) -> int:
     finally:
         boss.stop_all(plan.STOP_ORDER)
         (settings.run_dir / running.FILE_NAME).unlink(missing_ok=True)
+        processes.forget_counters(settings)
     return 0
 
 
