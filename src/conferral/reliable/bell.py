@@ -25,8 +25,11 @@ from conferral.reliable.outbox import Ring, Shown
 
 log = logging.getLogger(__name__)
 
-# Redis was just found away: do not let every request wait for its connection time-out.
-QUIET_SECONDS = 1.0
+# Redis was just found away: do not let every request wait for its connection time-out. Meanwhile
+# the dispatcher rings, at most a sweep later; one request in five seconds finds out for all.
+QUIET_SECONDS = 5.0
+# A bell that takes this long is as good as none: people wait for their answer, the dispatcher can.
+SLOW_SECONDS = 0.25
 UNREACHABLE = (OperationalError, BatchPublishError, RedisError, OSError)
 
 
@@ -40,17 +43,27 @@ class Bundle:
 
 
 class Bell:
-    """The publishing side of one Celery application in one process; its threads share it."""
+    """The publishing side of one Celery application in one process; its threads share it.
 
-    def __init__(self, app: Celery) -> None:
+    Args:
+        app: the application whose messages are published.
+        quiet_seconds: how long nothing is asked of a Redis that was away or slow.
+        slow_seconds: an answer that takes longer counts as slow.
+    """
+
+    def __init__(
+        self, app: Celery, *, quiet_seconds: float = QUIET_SECONDS, slow_seconds: float = SLOW_SECONDS
+    ) -> None:
         self._app = app
+        self._quiet_seconds = quiet_seconds
+        self._slow_seconds = slow_seconds
         self._quiet_until = 0.0
         self._suspects = False
         self._asking = threading.Lock()
 
     @property
     def is_quiet(self) -> bool:
-        """Return whether Redis was found away less than QUIET_SECONDS ago."""
+        """Return whether Redis was found away or slow a moment ago."""
         return time.monotonic() < self._quiet_until
 
     def ring(self, rings: Sequence[Ring]) -> list[str]:
@@ -80,11 +93,12 @@ class Bell:
         asks_alone = self._suspects
         if asks_alone and not self._asking.acquire(blocking=False):
             return False
+        began = time.monotonic()
         try:
             ask()
         except UNREACHABLE as error:
             self._suspects = True
-            self._quiet_until = time.monotonic() + QUIET_SECONDS
+            self._quiet_until = time.monotonic() + self._quiet_seconds
             log.warning(failed, extra={"code": type(error).__name__})
             return False
         except Exception:
@@ -92,7 +106,9 @@ class Bell:
             log.exception(failed, extra={"code": "internal"})
             return False
         else:
-            self._suspects = False
+            self._suspects = time.monotonic() - began > self._slow_seconds
+            if self._suspects:
+                self._quiet_until = time.monotonic() + self._quiet_seconds
             return True
         finally:
             if asks_alone:

@@ -10,6 +10,7 @@ seconds, and one click never waits behind somebody's batch.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,6 +40,7 @@ from conferral.reliable.urgency import BULK_SHARE, Candidate, Queue, Turn
 log = logging.getLogger(__name__)
 
 LEADERSHIP = "dispatcher"
+QUIET_SECONDS = 1.0  # it has nobody who waits for it, so it finds out soon whether Redis is back
 BUSY_PAUSE_SECONDS = 0.05  # after a pass that left due runs behind
 WORKER_SEEN_SECONDS = 30.0  # three heartbeats
 WORKER_FORGOTTEN = timedelta(days=1)
@@ -56,7 +58,7 @@ class Dispatcher:
         self._tasks = tasks
         self._burials = burials(tasks)
         self._holder = holder
-        self._bell = Bell(app)
+        self._bell = Bell(app, quiet_seconds=QUIET_SECONDS, slow_seconds=math.inf)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
         self._lead_again_at = 0.0
