@@ -150,7 +150,7 @@ def test_redis_slow(own_house: Callable[..., AbstractContextManager[House]], lon
             begin()
             before = len(house.client.seconds)
             try:
-                house.issue(1000 if long else 300, threads=2)
+                house.issue(600 if long else 60, threads=2)
             finally:
                 end()
             worst[name] = percentile(house.client.seconds[before:], 0.99)
