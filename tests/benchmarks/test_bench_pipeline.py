@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-from support.bench_effects import bare_effects
 
+from support.bench_effects import bare_effects
 from support.bench_processes import measured, memory_mib, tree
 from support.bench_report import Report
 from support.chaos_house import DATABASES, House, house

@@ -14,7 +14,7 @@ CLAIM_TOLERANCE: Final = timedelta(milliseconds=251)
 """A claim accepts what is due within 250 ms by its own clock, and records that clock's time."""
 CLOCKS: Final = timedelta(milliseconds=500)
 """Two hosts' measurements of one clock may differ by so much."""
-POISON_AFTER: Final = 3  # losses in a row end a run
+POISON_AFTER: Final = 3  # losses in a row end a run, unless it died in company and says when it goes on
 
 _SUCCESS, _LOST = "success", "lost"
 _CHARGED: Final = frozenset({"success", "retry", "ambiguous", "failure"})
@@ -61,7 +61,8 @@ def ends_followed(attempts: Sequence[Any]) -> list[tuple[Any, Any]]:
     losses = 0
     for earlier, later in pairwise(attempts):
         losses = losses + 1 if earlier.outcome == _LOST else 0
-        if earlier.outcome in (_SUCCESS, "failure") or losses >= POISON_AFTER:
+        is_poison = losses >= POISON_AFTER and earlier.next_due_at is None
+        if earlier.outcome in (_SUCCESS, "failure") or is_poison:
             found.append((earlier, later))
             losses = 0
     return found

@@ -164,7 +164,7 @@ def _rescue_one(session: Session, loss: _Loss, on_dead: Callable[[str], OnDead |
         record_attempt(
             session, run_id=row.id, number=row.attempt - row.snoozes, owner=row.lease_owner,
             started_at=row.started_at, finished_at=now, outcome="lost", error_code=LOST_CODE,
-            error_detail=_LOST,
+            error_detail=_LOST, next_due_at=None if loss.alone else values.get("due_at"),
         )  # fmt: skip
     if moved_to == FAILURE:
         if (bury := on_dead(row.task)) is not None:
