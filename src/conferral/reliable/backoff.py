@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from random import Random
 
 MAX_RETRY_AFTER_SECONDS = 24 * 3600.0  # a peer may ask for a pause, not for oblivion
+SPREAD = 0.1  # of a floor: wide enough to part those that wait for the same one
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,9 @@ def delay(
 ) -> float | None:
     """Return the seconds to wait after `spent` attempts, or None when they are used up.
 
-    A peer's `retry_after_seconds` is a floor, itself capped at one day; it is not scaled.
+    A peer's `retry_after_seconds` is a floor, itself capped at one day; it is not scaled. What waits for a
+    floor waits up to a tenth longer, each as chance will have it: forty mails that were greylisted together
+    do not come back together.
 
     >>> delay(RetryPolicy((10.0, 20.0), growing=True), 2, Random(1)) > 10.0
     True
@@ -59,5 +62,6 @@ def delay(
         return None
     ceiling = policy.ceilings_seconds[spent - 1]
     previous = policy.ceilings_seconds[spent - 2] if policy.growing and spent > 1 else 0.0
-    drawn = max(random.uniform(previous, ceiling), policy.floor_seconds) * scale
-    return max(drawn, min(retry_after_seconds or 0.0, MAX_RETRY_AFTER_SECONDS))
+    drawn = random.uniform(previous, ceiling) * scale
+    floor = max(policy.floor_seconds * scale, min(retry_after_seconds or 0.0, MAX_RETRY_AFTER_SECONDS))
+    return drawn if drawn >= floor else floor * random.uniform(1.0, 1.0 + SPREAD)
