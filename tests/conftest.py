@@ -30,7 +30,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("chaos")
     group.addoption("--seed", type=int, help="replay a trial: its ledger names the seed (default: random)")
     group.addoption("--long", action="store_true", help="the long forms: kills by the thousand")
-    group.addoption("--chaos-database", choices=(*DATABASES, "both"), default="both")
+    group.addoption(
+        "--chaos-database",
+        choices=(*DATABASES, "both", "alternate"),
+        default="alternate" if os.environ.get("CONFERRAL_REQUIRE_ALL") == "1" else "both",
+        help="alternate: each trial on one of them, by its name; half the time, for every change",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

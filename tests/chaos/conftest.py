@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -29,9 +30,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run every trial on each database that is asked for; some faults one of them cannot have."""
     asked = metafunc.config.option.chaos_database
     if "database" in metafunc.fixturenames:
-        kinds = DATABASES if asked == "both" else (asked,)
-        for marker in metafunc.definition.iter_markers("only_on"):
-            kinds = tuple(kind for kind in kinds if kind in marker.args)
+        only = [kind for marker in metafunc.definition.iter_markers("only_on") for kind in marker.args]
+        able = only or DATABASES
+        by_name = able[zlib.crc32(metafunc.function.__name__.encode()) % len(able)]
+        wanted = {"both": DATABASES, "alternate": (by_name,)}.get(asked, (asked,))
+        kinds = [kind for kind in wanted if kind in able]
         metafunc.parametrize("database", kinds, scope="session", indirect=True)
 
 
