@@ -263,3 +263,20 @@ def test_effect_is_repeated_and_its_record_is_not_when_the_worker_dies_before_th
         execute(house, lambda *_: "second", run_id)
     assert house.one(run_id).result == "second"
     assert not issubclass(SimulatedCrash, Exception)
+
+
+def test_rest_of_a_bundle_does_not_begin_when_its_group_is_paused(house: House) -> None:
+    """What was claimed behind others is given back, uncharged: from the commit of a pause nothing begins."""
+    ids = [house.promise(args=(str(n),), priority=BULK, group_key="bat") for n in range(3)]
+    begun: list[str] = []
+
+    def function(_: Run, number: str) -> None:
+        begun.append(number)
+        with house.database.transaction() as session:
+            pauses.pause(session, "group", "bat")
+
+    execute(house, function, *ids)
+    assert begun == ["0"]
+    assert [house.state(run_id) for run_id in ids] == [SUCCESS, PENDING, PENDING]
+    assert [house.one(run_id).spent for run_id in ids] == [1, 0, 0]
+    assert house.claim(ids[1]) == []

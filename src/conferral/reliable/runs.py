@@ -54,6 +54,7 @@ _PAUSED = exists().where(
         and_(pauses.c.scope == "group", pauses.c.name == runs.c.group_key, pauses.c.resumed_at.is_(None)),
     )
 )
+_START_UNPAUSED = _UPDATE_STARTED.where(~_PAUSED)
 
 
 @dataclass(slots=True)
@@ -67,6 +68,7 @@ class Run:
         snoozes: earlier claims that began nothing and left no row of history.
         claimed_at: aware UTC.
         outcome: the state this attempt moved the run to, once it did.
+        is_refused: of a bundle, and paused since it was claimed: it must not begin.
     """
 
     id: str
@@ -87,6 +89,7 @@ class Run:
     result: Any = None
     snoozes: int = 0
     successor: Run | None = field(default=None, repr=False)
+    is_refused: bool = False
 
     @property
     def number(self) -> int:
@@ -364,7 +367,10 @@ def _start_successor(session: Session, run: Run, now: datetime) -> None:
     if following is None:
         return
     following.claimed_at = now
-    session.execute(_UPDATE_STARTED, {"started": following.id, "fence": following.attempt, "started_at": now})
+    begun = session.execute(
+        _START_UNPAUSED, {"started": following.id, "fence": following.attempt, "started_at": now}
+    )
+    following.is_refused = begun.rowcount != 1  # type: ignore[attr-defined]  # CursorResult, by construction
 
 
 def _show(session: Session, run: Run, state: str, result: Any) -> None:

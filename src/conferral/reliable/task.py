@@ -166,7 +166,7 @@ class Executor:
 
     def _execute_all(self, declared: Task, claimed: Sequence[Run], deadline: float) -> None:
         for position, run in enumerate(claimed):
-            if position and time.monotonic() > deadline:
+            if position and (run.is_refused or time.monotonic() > deadline):
                 self._give_back(claimed[position:])
                 return
             self._execute_one(declared, run)

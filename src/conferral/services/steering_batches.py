@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy.orm import Session
@@ -31,6 +32,7 @@ CANCEL_TASK: Final = "tasks.issuance.cancel_batch"
 RETRY_TASK: Final = "tasks.issuance.retry_batch"
 CHUNK: Final = 200  # burials a commit: each marks a credential and announces it
 CHUNKS_A_RUN: Final = 5  # the pool's hard limit is 25 s
+BUNDLE_LOOK_SECONDS: Final = 1.0  # between looks at bundles that were claimed before the cancel
 RESULTS_CHUNK: Final = 1_000  # rows a snapshot while results are streamed
 
 RESULT_COLUMNS: Final = (
@@ -144,10 +146,13 @@ def cancel_next(rt: Runtime, run: Run, batch_id: str, change_id: str, after: str
             break
     with rt.database.transaction() as session:
         is_cancelled = batch_steering.locked_state(session, batch_id) == "cancelled"
-        if is_cancelled and is_done:
+        # What was claimed behind others is given back as soon as they end, and must meet the pause then.
+        is_late = batch_steering.is_about_to_begin(session, batch_id, issuing.TASK)
+        if is_cancelled and is_done and not is_late:
             pauses.resume(session, "group", batch_id)
         elif is_cancelled:
-            _promise(session, CANCEL_TASK, batch, change_id, run.id)
+            due_at = rt.database.now() + timedelta(seconds=BUNDLE_LOOK_SECONDS if is_late else 0)
+            _promise(session, CANCEL_TASK, batch, change_id, run.id, due_at=due_at)
         run.settle(session, {"cancelled": cancelled, "went_on_after": after or None})
 
 
@@ -238,7 +243,9 @@ def _move(session: Session, batch_id: str, states: tuple[str, ...], to: str) -> 
         raise Problem("state_conflict", f"{batch_id} cannot become {to}: it is not {' or '.join(states)}")
 
 
-def _promise(session: Session, task: str, batch: Record, change_id: str, after: str) -> str:
+def _promise(
+    session: Session, task: str, batch: Record, change_id: str, after: str, *, due_at: datetime | None = None
+) -> str:
     # Without the batch as its group: the pause that it works under must not hold it.
     return promise(
         session,
@@ -248,6 +255,7 @@ def _promise(session: Session, task: str, batch: Record, change_id: str, after: 
         subject=batch.id,
         tenant=batch.organisation_id,
         priority=INTERACTIVE,
+        due_at=due_at,
     )
 
 

@@ -39,6 +39,13 @@ def unbegun(session: Session, batch_id: str, tasks: Sequence[str], limit: int) -
     ).scalars().all()  # fmt: skip
 
 
+def is_about_to_begin(session: Session, batch_id: str, task: str) -> bool:
+    """Return whether runs of a task are claimed in a bundle, behind others, and have not begun."""
+    mine = (runs.c.group_key == batch_id, runs.c.task == task, runs.c.state == STARTED)
+    waiting = select(runs.c.id).where(*mine, runs.c.started_at.is_(None)).limit(1)
+    return session.execute(waiting).first() is not None
+
+
 def given_up(session: Session, batch_id: str, task: str, after: str, limit: int) -> Sequence[Record]:
     """Return (id, subject) of dead letters and cancelled runs of a task with an id above `after`."""
     ended = or_(runs.c.state == FAILURE, and_(runs.c.state == REVOKED, runs.c.error_code == "cancelled"))
