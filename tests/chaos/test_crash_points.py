@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby, zip_longest
 from pathlib import Path
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 
 from conferral.reliable.rescue import LOST_CODE
 from conferral.reliable.tables import PENDING, RETRY, STARTED, runs
@@ -104,9 +104,10 @@ def _die_at(house: House, together: Sequence[str], nth: int) -> None:
         return not still
 
     until(fired, FIRED_SECONDS, lambda: f"never passed: {sorted(still)}")
-    struck = select(runs.c.id).where(
-        runs.c.task == ISSUE, runs.c.state.in_((PENDING, RETRY, STARTED)), runs.c.error_code == LOST_CODE
-    )
+    # Who may meet its third death in the next round has to be through before.
+    near = or_(runs.c.task == ISSUE, runs.c.spent > 1)
+    lost = runs.c.state.in_((PENDING, RETRY, STARTED)), runs.c.error_code == LOST_CODE
+    struck = select(runs.c.id).where(near, *lost)
     until(lambda: not house.rows(struck), FINAL_SECONDS)
 
 
