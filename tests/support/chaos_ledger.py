@@ -257,7 +257,8 @@ class Ledger:
                     account.excused += 1
                     continue
                 account.unexpected += 1
-                account.details.append(f"repeat: {channel} {identity} of {effect.about} at {effect.at:.3f}")
+                gaps = ", ".join(f"{one.began - effect.at:.3f} s" for one in mine) or "nobody died"
+                account.details.append(f"repeat: {channel} {identity} of {effect.about}; its sender: {gaps}")
         seconds = max(time.time() - self.began, 1.0)
         senders = [one for one in harms if one.name in {*SENDERS, "all"} and one.began >= self.began]
         share = sum(one.ended - one.began + 2 * WINDOW_SECONDS for one in senders) / seconds
