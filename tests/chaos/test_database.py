@@ -20,10 +20,10 @@ import pytest
 from sqlalchemy import make_url, select
 
 from conferral.reliable.tables import runs
-from conferral.store.engine import open_engine
 from conferral.store.tables import credentials
 from support import chaos_house
 from support.chaos_client import Accepted, wanted
+from support.chaos_curses import PLACES, cursed, execute
 from support.chaos_house import House
 from support.chaos_ledger import Ledger
 from support.chaos_measures import load
@@ -45,11 +45,6 @@ UNAFFECTED_SECONDS = 30.0
 GIVEN_UP_SECONDS = 60.0
 SCALE = "0.1"
 """Where the end of a run's patience is the question: all its retries, in seconds instead of minutes."""
-CONDITIONS = {
-    "credentials": "NEW.recipient_email = '{who}'",
-    "runs": "NEW.task = 'tasks.issuance.issue_credential' AND NEW.subject IN ({theirs})",
-    "leaves": "NEW.credential_id IN ({theirs})",
-}
 AT_THE_DOOR = frozenset({"credentials", "runs"})
 OwnHouse = Callable[..., AbstractContextManager[House]]
 
@@ -120,7 +115,7 @@ def test_one_insert_fails(own_house: OwnHouse) -> None:
     """One recipient's row is refused, on each table in turn: tried again, then said; nobody else waits."""
     with own_house(CONFERRAL_RETRY_SCALE=SCALE) as house:
         ledger = Ledger(house, "one_insert_fails")
-        for place in CONDITIONS:
+        for place in PLACES:
             email, key = f"cursed-{place.replace(' ', '-')}@example.com", f"cursed-{place}"
             with cursed(house, place, email):
                 status, answer, _ = ask(house, email, key)
@@ -244,53 +239,6 @@ with psycopg.connect(sys.argv[1]) as held:
 def effects(house: House) -> int:
     """Return how many effects the peers have seen."""
     return len(house.mails.seen()) + len(house.hooks.seen())
-
-
-@contextlib.contextmanager
-def cursed(house: House, place: str, email: str) -> Iterator[None]:
-    """Let one table refuse what is about one recipient."""
-    theirs = THEIRS.format(who=email)
-    condition = CONDITIONS[place].format(who=email, theirs=theirs)
-    begin, end = CURSES[house.kind]
-    names = {"table": place.split(" ", maxsplit=1)[0], "condition": condition}
-    execute(house, *(one.format(**names) for one in begin))
-    try:
-        yield
-    finally:
-        execute(house, *(one.format(**names) for one in end))
-
-
-THEIRS = "SELECT id FROM credentials WHERE recipient_email = '{who}'"
-SQLITE_CURSE = """
-CREATE TRIGGER curse BEFORE INSERT ON {table} WHEN {condition} BEGIN SELECT RAISE(ABORT, 'chaos'); END
-"""
-POSTGRESQL_CURSE = """
-CREATE FUNCTION curse() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN IF {condition} THEN RAISE EXCEPTION 'chaos'; END IF; RETURN NEW; END $$
-"""
-POSTGRESQL_TRIGGER = "CREATE TRIGGER curse BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION curse()"
-CURSES = {
-    "sqlite": ((SQLITE_CURSE,), ("DROP TRIGGER curse",)),
-    "postgresql": (
-        (POSTGRESQL_CURSE, POSTGRESQL_TRIGGER),
-        ("DROP TRIGGER curse ON {table}", "DROP FUNCTION curse"),
-    ),
-}
-
-
-def execute(house: House, *statements: str, alone: bool = False) -> None:
-    """Execute statements on the true database, in one transaction or each without one."""
-    engine = open_engine(house.database_url)
-    try:
-        with engine.begin() as connection:
-            if alone:
-                connection.exec_driver_sql("COMMIT")
-            for statement in statements:
-                connection.exec_driver_sql(statement)
-            if alone:
-                connection.exec_driver_sql("BEGIN")
-    finally:
-        engine.dispose()
 
 
 def about(house: House, email: str) -> Sequence[Any]:
