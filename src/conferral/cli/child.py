@@ -21,7 +21,8 @@ from conferral.cli import death_signal
 from conferral.cli.output import Output
 from conferral.cli.process_identity import Identity, identify
 
-# Restarts wait 1 s, doubling to 30 s; a minute of life makes the past forgotten.
+# Restarts wait 1 s, doubling to 30 s for what does not stay; what worked for longer than it is to wait has
+# not failed, it was killed: it waits 1 s again. A minute of life makes the past forgotten.
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 30.0
 HEALTHY_AFTER_SECONDS = 60.0
@@ -132,9 +133,12 @@ class Child:
         self.last_exit = self._process.wait()
         self._output.wait_until_read(self.spec.name)
         self._process, self.identity = None, None
-        if self.ready_after is not None and now - self.started_at >= HEALTHY_AFTER_SECONDS:
-            self._pause = FIRST_PAUSE_SECONDS
-            self._deaths.clear()
+        if self.ready_after is not None:
+            if now - self.started_at - self.ready_after >= self._pause:
+                self._pause = FIRST_PAUSE_SECONDS
+            if now - self.started_at >= HEALTHY_AFTER_SECONDS:
+                self._pause = FIRST_PAUSE_SECONDS
+                self._deaths.clear()
         self._deaths.append(now)
         self.due_at = now + self._pause
         self._pause = min(self._pause * 2, LONGEST_PAUSE_SECONDS)
