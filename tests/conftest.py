@@ -29,6 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Take the options of the chaos suite."""
     group = parser.getgroup("chaos")
     group.addoption("--seed", type=int, help="replay a trial: its ledger names the seed (default: random)")
+    group.addoption("--storm", type=int, help="how many credentials the storm is about")
     group.addoption("--long", action="store_true", help="the long forms: kills by the thousand")
     group.addoption(
         "--chaos-database",

@@ -110,7 +110,8 @@ class House:
                        runs.c.error_code, runs.c.lease_owner)  # fmt: skip
             found = self.rows(
                 select(*columns).where(
-                    (runs.c.id == one) | (runs.c.subject == one), runs.c.state.in_(LIVE_STATES)
+                    (runs.c.id == one) | (runs.c.subject == one) | (runs.c.group_key == one),
+                    runs.c.state.in_(LIVE_STATES),
                 )
             )
             known += [[str(tuple(row)) for row in found]]
