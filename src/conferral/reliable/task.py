@@ -130,12 +130,13 @@ class Executor:
             Unclaimed: the database could not be asked; nothing was executed.
         """
         began = time.monotonic()
+        taken: list[Run] = []
         if self._is_new:
             self._is_new = False
-            self._take_over(self._context.routing.queue_of(name))
-        return self._execute(name, run_ids, began + BUNDLE_SECONDS)
+            taken = self._take_over(self._context.routing.queue_of(name))
+        return taken + self._execute(name, run_ids, began + BUNDLE_SECONDS)
 
-    def _take_over(self, queue: str) -> None:
+    def _take_over(self, queue: str) -> list[Run]:
         """Go on with a run that another process was killed in, before this one's first message.
 
         The broker puts the message of a killed child behind all others, so that in the middle of
@@ -150,10 +151,11 @@ class Executor:
             with self._context.snapshot() as session:
                 waiting = interrupted(session, queue)
             for run_id, name in waiting:
-                if name in self._tasks and self._execute(name, [run_id], time.monotonic()):
-                    return
+                if name in self._tasks and (taken := self._execute(name, [run_id], time.monotonic())):
+                    return taken
         except (Unclaimed, SQLAlchemyError) as error:
             log.warning("nothing_taken_over", extra={"code": type(error).__name__})
+        return []
 
     def _execute(self, name: str, run_ids: Sequence[str], deadline: float) -> list[Run]:
         current_task.name = name
