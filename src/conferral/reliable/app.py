@@ -183,7 +183,8 @@ def _celery_function(app: Celery, name: str) -> Callable[..., Any]:
             log.error("ring_malformed", extra={"task": name, "code": "ring_malformed"})
             raise Ignore
         try:
-            executed = process_of(app).executor.execute(name, run_ids)
+            everything = process_of(app).executor.execute(name, run_ids)
+            executed = [run for run in everything if run.id in run_ids]
         except (Unclaimed, SQLAlchemyError) as error:
             log.warning("ring_put_back", extra={"task": name, "code": str(error)[:80]})
             time.sleep(PUT_BACK_SECONDS)  # this slot has nothing else to do without a database
