@@ -17,6 +17,7 @@ from support.installation import Installation, installed
 
 ISSUE = "/credentials/issue"
 MIB = 1 << 20
+SMALL_REQUESTS = 8  # enough that each of the web workers has answered some
 MOST_MEMORY = 50 * MIB
 GOOD = {
     "template_id": "diploma",
@@ -187,10 +188,13 @@ def test_a_body_beyond_the_limit_is_refused_before_it_is_read(house: Installatio
 
 def test_huge_bodies_cost_little_memory(house: Installation) -> None:
     """A gigabyte without a length, forty megabytes of nonsense, JSON of nothing but texts: 4xx, +50 MiB."""
-    ask(house, "POST", ISSUE, changed())
-    before = _web_memory(house)
     key = {"Idempotency_Key": "bomb"}
     csv = "/v1/batches/csv?template_id=diploma"
+    for _ in range(SMALL_REQUESTS):  # what every worker loads once, for a small body too, is not the bomb's
+        ask(house, "POST", ISSUE, changed())
+        ask(house, "POST", csv, b"a,b\n1,2\n", Content_Type="text/csv", **key)
+        ask(house, "POST", "/v1/batches", b'{"rows": ["a"]}', **key)
+    before = _web_memory(house)
     statuses = [
         _endless(house, csv, "text/csv"),
         _endless(house, "/v1/batches", "application/json"),

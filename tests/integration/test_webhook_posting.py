@@ -71,7 +71,7 @@ def outcome(client: WebhookClient, reaction: Reaction) -> Retryable | Permanent:
 def test_delivery_is_verified_by_the_standard_library(client: WebhookClient) -> None:
     """A receiver verifies what arrives with the reference library and its secret, nothing else."""
     with FakeWebhook(secrets=[SECRET]) as receiver:
-        answer = post(client, receiver.url, secrets=[SECRET, OLD_SECRET])
+        answer = post(client, receiver.url, secrets=[SECRET, OLD_SECRET], now=dt.datetime.now(dt.UTC))
     request = receiver.history.requests[0]
     Webhook(SECRET).verify(request.body, dict(request.headers))
     Webhook(OLD_SECRET).verify(request.body, dict(request.headers))

@@ -76,7 +76,12 @@ TASK: Final = {
     "tasks.issuance.publish_status_list": "Sign a status list",
     "tasks.issuance.open_status_list": "Open a status list",
     "tasks.issuance.change_batch": "Change the standing of a batch",
+    "tasks.issuance.cancel_batch": "Cancel a batch",
+    "tasks.issuance.retry_batch": "Retry a batch",
     "tasks.issuance.sign_document": "Sign a document",
+    "tasks.issuance.rotate_signing_key": "Change the signing key",
+    "tasks.issuance.withdraw_signing_key": "Withdraw a signing key",
+    "tasks.issuance.resign": "Sign again under the next key",
     "tasks.issuance.retry_stuck": "Look for stuck credentials",
     "tasks.notifications.send_issuance_email": "E-mail",
     "tasks.notifications.send_status_email": "E-mail about its standing",
@@ -85,6 +90,7 @@ TASK: Final = {
     "tasks.anchoring.sequence": "Extend the log",
     "tasks.reports.generate_daily_issuance_report": "Daily report",
     "tasks.cleanup.purge_expired_sessions": "Clean up",
+    "tasks.cleanup.seal_audit_trail": "Seal the audit trail",
 }
 VERB: Final = {
     "revoke": Word("Revoke", "ban", "bad"),
