@@ -31,7 +31,6 @@ POOLS = {
     "low_priority": "lp",
 }
 QUEUES = tuple(POOLS)
-BULK_LIST = "\x06\x163"  # kombu's name of the list that gives way, behind the queue's
 ISSUE = "tasks.issuance.issue_credential"
 FLUSHED_SECONDS = 60.0
 """G5: after FLUSHALL everything that was rung moves again within this, and nobody acts."""
@@ -277,7 +276,7 @@ def copying(house: House, most: int) -> Iterator[list[int]]:
     ended, copied = threading.Event(), [0]
 
     def copy_all(server: Redis) -> None:
-        for queue in (*QUEUES, *(f"{queue}{BULK_LIST}" for queue in QUEUES)):
+        for queue in QUEUES:
             for message in server.lrange(queue, 0, 20):
                 if copied[0] < most:
                     server.lpush(queue, *[message] * 5)

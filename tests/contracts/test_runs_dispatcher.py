@@ -14,7 +14,7 @@ from sqlalchemy import event
 
 from conferral.reliable import pauses, rescue
 from conferral.reliable.bell import Bundle
-from conferral.reliable.dispatcher import BULK_PATIENCE_SECONDS, Dispatcher
+from conferral.reliable.dispatcher import Dispatcher
 from conferral.reliable.holding import Holding, Presence
 from conferral.reliable.promises import BULK, Promise, promise_all
 from conferral.reliable.routing import MIN_QUEUE_BOUND
@@ -319,39 +319,3 @@ def test_runs_of_dead_and_frozen_workers_are_rescued_and_rung_by_a_pass(house: H
     Ringer(house).sweep()
     assert sorted(ids_of(house.bell.take())) == sorted([orphan, frozen])
     assert [house.state(run_id) for run_id in (orphan, frozen, alive)] == [RETRY, RETRY, STARTED]
-
-
-def test_bulk_gives_way_at_the_broker_and_clicks_do_not(house: House) -> None:
-    """A click that the dispatcher rings overtakes the bundles that it rang before."""
-    promise_many(house, 2)
-    click = house.promise()
-    house.lose_bells([click])
-    Ringer(house).sweep()
-    assert {one.gives_way for one in house.bell.take() if click not in one.run_ids} == {True}
-    house.lose_bells([click])
-    Ringer(house).sweep()
-    assert [one.gives_way for one in house.bell.take() if click in one.run_ids] == [False]
-
-
-def test_bulk_is_rung_among_clicks_when_none_of_it_was_taken_for_a_while(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A stream of clicks delays a batch and does not starve it: an eighth of the messages is bulk again."""
-    passed = [1000.0]
-    monkeypatch.setattr("conferral.reliable.dispatcher.time.monotonic", lambda: passed[0])
-    ids = promise_many(house, 20)
-    ringer = Ringer(house)
-    ringer.sweep()
-    house.bell.take()
-    house.promise()  # rung by itself, and waits
-    house.bell.take()
-    house.time.move(BULK_PATIENCE_SECONDS + 1)
-    ringer.sweep()
-    again = house.bell.take()
-    assert ids_of(again) == ids[:8]
-    assert {one.gives_way for one in again} == {False}
-    ringer.sweep()
-    assert house.bell.take() == []
-    passed[0] += BULK_PATIENCE_SECONDS + 1
-    ringer.sweep()
-    assert ids_of(house.bell.take()) == ids[:8]

@@ -19,7 +19,7 @@ from conferral.reliable.errors import LeaseLost, Permanent, Retryable
 from conferral.reliable.promises import BULK
 from conferral.reliable.runs import Run
 from conferral.reliable.tables import FAILURE, PENDING, RETRY, STARTED, SUCCESS
-from conferral.reliable.task import BULK_SECONDS, BUNDLE_SECONDS, FENCED, Task, Unclaimed
+from conferral.reliable.task import BUNDLE_SECONDS, FENCED, Task, Unclaimed
 from conferral.reliable.testing import SimulatedCrash, crash_at
 from support.reliable_database import House, house_on, rings_of
 
@@ -280,23 +280,3 @@ def test_rest_of_a_bundle_does_not_begin_when_its_group_is_paused(house: House) 
     assert [house.state(run_id) for run_id in ids] == [SUCCESS, PENDING, PENDING]
     assert [house.one(run_id).spent for run_id in ids] == [1, 0, 0]
     assert house.claim(ids[1]) == []
-
-
-@pytest.mark.parametrize("queue_of_the_click", ["fast", "slow"])
-def test_bundle_gives_way_when_somebody_waits_for_its_queue(
-    house: House, monkeypatch: pytest.MonkeyPatch, queue_of_the_click: str
-) -> None:
-    """A click waits for half a second of a bundle, not for all of it; of another queue it is no business."""
-    passed = [0.0]
-    monkeypatch.setattr("conferral.reliable.task.time.monotonic", lambda: passed[0])
-    ids = [house.promise(priority=BULK) for _ in range(4)]
-    house.promise(f"{queue_of_the_click}.click")
-
-    def slow(*_: Any) -> None:
-        passed[0] += BULK_SECONDS * 0.6
-
-    execute(house, slow, *ids)
-    gave_way = [SUCCESS, SUCCESS, PENDING, PENDING]
-    assert [house.state(run_id) for run_id in ids] == (
-        gave_way if queue_of_the_click == "fast" else [SUCCESS] * 4
-    )

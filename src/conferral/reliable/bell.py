@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from celery import Celery, states
@@ -20,7 +20,6 @@ from celery.utils import uuid
 from kombu.exceptions import BatchPublishError, OperationalError  # type: ignore[attr-defined]  # newer than stubs
 from redis.exceptions import RedisError
 
-from conferral.reliable.celery_settings import REDIS_SCHEMES
 from conferral.reliable.errors import Permanent, Retryable
 from conferral.reliable.outbox import Ring, Shown
 
@@ -31,20 +30,16 @@ log = logging.getLogger(__name__)
 QUIET_SECONDS = 5.0
 # A bell that takes this long is as good as none: people wait for their answer, the dispatcher can.
 SLOW_SECONDS = 0.25
-# Kombu keeps a list of Redis for each level and takes from the lowest first: a click overtakes the bundles
-# that were rung before it. Another broker counts the other way round, and is told nothing.
-BULK_LEVEL = 3
 UNREACHABLE = (OperationalError, BatchPublishError, RedisError, OSError)
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """Runs of one task that travel in one message; `gives_way` to those that somebody waits for."""
+    """Runs of one task that travel in one message."""
 
     task: str
     queue: str
     run_ids: tuple[str, ...]
-    gives_way: bool = field(default=False, compare=False)
 
 
 class Bell:
@@ -126,7 +121,6 @@ class Bell:
 
     def _publish(self, producer: Any, bundle: Bundle) -> None:
         alone = len(bundle.run_ids) == 1
-        gives_way = bundle.gives_way and str(self._app.conf.broker_url).startswith(REDIS_SCHEMES)
         self._app.send_task(
             bundle.task,
             args=(list(bundle.run_ids),),
@@ -135,7 +129,6 @@ class Bell:
             producer=producer,
             retry=False,
             ignore_result=True,
-            priority=BULK_LEVEL if gives_way else 0,
         )
 
     def _store_all(self, shown: Sequence[Shown]) -> None:

@@ -46,9 +46,6 @@ WORKER_SEEN_SECONDS = 30.0  # three heartbeats
 WORKER_FORGOTTEN = timedelta(days=1)
 PRUNE_EVERY_SECONDS = 3600.0
 GROUPS_A_PASS = 10  # moved by one pass, so that ringing never waits for them for long
-# Clicks overtake what is bulk at the broker, too. So that a stream of them does not starve it, a few of its
-# runs are rung among the clicks when none of them was taken for so long.
-BULK_PATIENCE_SECONDS = 5.0
 LATECOMERS_EVERY_SECONDS = 5.0  # runs promised into a paused group are stepped over until then
 
 
@@ -69,7 +66,6 @@ class Dispatcher:
         self._prune_at = 0.0
         self._turns: dict[str, Turn] = {}  # whose turn it is, by queue
         self._allowance: dict[str, tuple[float, float]] = {}  # queue -> (runs allowed, as of)
-        self._let_in_at: dict[str, float] = {}  # queue -> when bulk may be rung among the clicks again
         self._settled_groups: dict[str, float] = {}  # paused group -> when to look for latecomers
 
     def start(self) -> None:
@@ -165,7 +161,6 @@ class Dispatcher:
         now = self._context.now()
         with self._context.snapshot() as session:
             all_rung, bulk_rung = _outstanding(session, queue)
-            starved = _starved(session, queue, now) if all_rung > bulk_rung > 0 else []
             allowed = self._allowed(queue, bound)
             room = min(bound - all_rung, allowed)
             # Clicks are rung by whoever promises them, past the bound. A batch keeps its share
@@ -177,10 +172,7 @@ class Dispatcher:
             elif bulk_room > 0:
                 room, chosen = bulk_room, waiting.most_urgent_bulk(bulk_room)
             else:
-                room, chosen = 0, []
-        self._let_in(queue, starved)
-        if room == 0:
-            return False
+                return False
         rung = self._ring(queue, chosen) if chosen else True
         return rung and len(chosen) >= room
 
@@ -207,12 +199,6 @@ class Dispatcher:
             with self._context.transaction() as session:
                 runs.unring(session, unrung)
         return not unrung
-
-    def _let_in(self, queue: str, starved: Sequence[Candidate]) -> None:
-        """Ring a few bulk runs among the clicks; they are marked already, and copies do no harm."""
-        if starved and time.monotonic() >= self._let_in_at.get(queue, 0.0):
-            self._let_in_at[queue] = time.monotonic() + BULK_PATIENCE_SECONDS
-            self._bell.ring_bundles(bundles_of(self._tasks, queue, starved))
 
     def _ring_again(self, queue: str, bound: int) -> None:
         stale = self._context.now() - timedelta(seconds=self._context.ring_again_seconds)
@@ -267,7 +253,7 @@ def bundles_of(tasks: Mapping[str, Task], queue: str, chosen: Iterable[Candidate
 
     Messages keep the order of urgency of their first runs.
     """
-    messages: list[tuple[str, bool, list[str]]] = []
+    messages: list[tuple[str, list[str]]] = []
     open_bundles: dict[tuple[str, str | None], list[str]] = {}
     for one in chosen:
         declared = tasks.get(one.task)
@@ -276,11 +262,11 @@ def bundles_of(tasks: Mapping[str, Task], queue: str, chosen: Iterable[Candidate
         bundle = open_bundles.get(kind) if size > 1 else None
         if bundle is None or len(bundle) >= size:
             bundle = []
-            messages.append((one.task, one.is_bulk, bundle))
+            messages.append((one.task, bundle))
             if size > 1:
                 open_bundles[kind] = bundle
         bundle.append(one.run_id)
-    return [Bundle(name, queue, tuple(run_ids), is_bulk) for name, is_bulk, run_ids in messages]
+    return [Bundle(name, queue, tuple(run_ids)) for name, run_ids in messages]
 
 
 def _slots(session: Session, now: datetime) -> dict[str, int]:
@@ -306,16 +292,3 @@ def _outstanding(session: Session, queue: str) -> tuple[int, int]:
     ).all()
     everything = sum(count for _, count in by_priority)
     return everything, sum(count for priority, count in by_priority if priority >= BULK)
-
-
-def _starved(session: Session, queue: str, now: datetime) -> list[Candidate]:
-    """Return a few bulk runs that were rung a while ago and not claimed; as clicks, which overtake nobody."""
-    patient = now - timedelta(seconds=BULK_PATIENCE_SECONDS)
-    found = session.execute(
-        select(runs_table.c.id, runs_table.c.task, runs_table.c.bundle_key, runs_table.c.attempt)
-        .where(runs_table.c.queue == queue, RUNG, runs_table.c.rung_at < patient)
-        .where(runs_table.c.priority >= BULK)
-        .order_by(runs_table.c.rung_at)
-        .limit(BULK_SHARE)
-    )
-    return [Candidate(row.id, row.task, row.bundle_key, row.attempt == 0) for row in found]

@@ -29,7 +29,6 @@ from conferral.reliable.errors import Ambiguous, LeaseLost, Permanent, Retryable
 from conferral.reliable.holding import Holding
 from conferral.reliable.outbox import Ring, outbox_of
 from conferral.reliable.owner import is_gone
-from conferral.reliable.promises import INTERACTIVE
 from conferral.reliable.rescue import interrupted, orphans, rescue_gone
 from conferral.reliable.runs import OnDead, Run
 from conferral.reliable.tables import FAILURE, LEASED, RETRY, RUNG, attempts
@@ -41,8 +40,6 @@ MAX_BUNDLE = 32  # runs a message: beyond it the gain is flat and a lost bundle 
 # A bundle gives back what it has not begun after this long: below issuance's hard limit of
 # 25 s, and short enough that a neighbour's slow effect does not delay the rest for long.
 BUNDLE_SECONDS = 10.0
-# After this long it gives way, too, if somebody waits for another run of its queue.
-BULK_SECONDS = 0.5
 
 FENCED = "FENCED"
 
@@ -171,27 +168,13 @@ class Executor:
 
     def _execute_all(self, declared: Task, claimed: Sequence[Run], deadline: float) -> None:
         for position, run in enumerate(claimed):
-            if position and (run.is_refused or self._must_end(run, deadline)):
+            if position and (run.is_refused or time.monotonic() > deadline):
                 self._give_back(claimed[position:])
                 return
             self._execute_one(declared, run)
             if declared.stops_at_failure and run.outcome in (RETRY, FAILURE):
                 self._give_back(claimed[position + 1 :])
                 return
-
-    def _must_end(self, run: Run, deadline: float) -> bool:
-        """Return whether a bundle has taken its time, or has begun to take somebody else's."""
-        now = time.monotonic()
-        if now > deadline or now < deadline - BUNDLE_SECONDS + BULK_SECONDS:
-            return now > deadline
-        clicked = (RUNG, runs_table.c.priority == INTERACTIVE)
-        queue = self._context.routing.queue_of(run.task)
-        try:
-            with self._context.snapshot() as session:
-                waiting = select(runs_table.c.id).where(runs_table.c.queue == queue, *clicked).limit(1)
-                return session.execute(waiting).first() is not None
-        except SQLAlchemyError:
-            return False  # it cannot be given back, either
 
     def _claim(self, name: str, run_ids: Sequence[str]) -> list[Run]:
         try:

@@ -30,7 +30,6 @@ class Candidate:
     task: str
     bundle_key: str | None
     may_be_bundled: bool
-    is_bulk: bool = False
 
 
 @dataclass(slots=True)
@@ -184,5 +183,4 @@ _CHOSEN = (runs.c.id, runs.c.task, runs.c.bundle_key, runs.c.attempt)
 
 
 def _candidate(row: Any, level: int) -> Candidate:
-    is_bulk = level >= BULK
-    return Candidate(row.id, row.task, row.bundle_key, is_bulk and row.attempt == 0, is_bulk)
+    return Candidate(row.id, row.task, row.bundle_key, level >= BULK and row.attempt == 0)
