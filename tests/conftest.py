@@ -34,7 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--chaos-database",
         choices=(*DATABASES, "both", "alternate"),
-        default="alternate" if os.environ.get("CONFERRAL_REQUIRE_ALL") == "1" else "both",
+        default="alternate" if os.environ.get("CONFERRAL_TEST_CHAOS") == "1" else "both",
         help="alternate: each trial on one of them, by its name; half the time, for every change",
     )
 
@@ -68,8 +68,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave chaos out of the daily loop: it runs when it is asked for, and where everything is required."""
-    if collection_path != CHAOS or os.environ.get("CONFERRAL_REQUIRE_ALL") == "1":
+    """Leave chaos out of the daily loop: it runs when it is asked for, by name or by variable."""
+    if collection_path != CHAOS or os.environ.get("CONFERRAL_TEST_CHAOS") == "1":
         return None
     asked = any("chaos" in argument for argument in config.args) or "chaos" in (config.option.markexpr or "")
     return None if asked else True
